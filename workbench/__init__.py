@@ -1,0 +1,3 @@
+"""An interactive research workbench for attention modules in convolutional networks."""
+
+__version__ = "0.1.0"

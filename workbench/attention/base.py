@@ -1,0 +1,139 @@
+"""An attention block is extract -> transform -> fuse; what earlier blocks did travels in a Trail.
+
+    X' = fuse(t(f(g(X), M)), X)                                   DCA Eq. 2-3
+
+g extracts a descriptor G, f connects it with the memory M of the previous block of its dimension (nothing, unless a
+connection was plugged in), t transforms it to the attention T, fuse applies T to the map X.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from workbench.errors import OutOfRange
+
+Dim = Literal["channel", "spatial"]
+
+
+class Site(NamedTuple):
+    """Where a module is plugged in; all that a builder may know.  `str(site)` is "3.4", as in CRA Fig. 8."""
+
+    stage: int
+    block: int
+    in_channels: int
+    channels: int
+    stride: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.stage}.{self.block}"
+
+
+class Step(NamedTuple):
+    """What one attention dimension did in one forward pass."""
+
+    site: Site
+    dim: Dim
+    extracted: Tensor
+    attention: Tensor
+    memory: Tensor
+
+
+@dataclass
+class Trail:
+    """Memory of one forward pass: made in forward, passed down, dropped.  It is also the recording of that pass."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    def last(self, dim: Dim) -> Step | None:
+        """The newest step of this dimension, or None before the first."""
+        return next((step for step in reversed(self.steps) if step.dim == dim), None)
+
+
+class Attention(nn.Module):
+    """Base of all attention blocks: subclasses set `extract` and `transform`.
+
+    dim "channel": G is (N, C, ...), T is (N, C).  dim "spatial": G is (N, k, H, W), T is (N, 1, H, W).
+    """
+
+    dim: Dim = "channel"
+    extract: nn.Module
+    transform: nn.Module
+
+    def __init__(self, site: Site):
+        super().__init__()
+        self.site = site
+        self.connection: nn.Module | None = None
+
+    def forward(self, x: Tensor, trail: Trail | None = None) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W); appends one Step to `trail`."""
+        trail = Trail() if trail is None else trail
+        G = self.extract(x)
+        T = self.transform(G if self.connection is None else self.connection(G, trail))
+        trail.steps.append(Step(self.site, self.dim, G, T, self.memory(G, T)))
+        return self.fuse(T, x)
+
+    def fuse(self, T: Tensor, x: Tensor) -> Tensor:
+        """Scale the map by its attention, in the precision of the map."""
+        return x * T.to(x.dtype).reshape(*T.shape, *[1] * (x.dim() - T.dim()))
+
+    def memory(self, G: Tensor, T: Tensor) -> Tensor:
+        """What the next block of this dimension is told: T "multiplied by E to match the scale" (DCA 3.2)."""
+        return G * T.reshape(*T.shape, *[1] * (G.dim() - T.dim()))
+
+
+class GlobalPool(nn.Module):
+    """Mean over the map: (N, C, H, W) -> (N, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+class GridPool(nn.Module):
+    """Average-pool a map to a fixed grid: (N, C, H, W) -> (N, C, size, size).  CRA Eq. 4.
+
+    Equal to AdaptiveAvgPool2d, but with a deterministic backward on CUDA (pytorch/pytorch#50198) and without its silent
+    upsampling of smaller maps: cells of one size are a plain average pool, others two products with averaging matrices.
+    `small="repeat"` allows maps smaller than the grid, as VGG-16 in CRA Table V needs, against Eq. 4.
+    """
+
+    def __init__(self, size: int, small: str = "refuse"):
+        super().__init__()
+        self.size = size
+        self.small = small
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        size = self.size
+        if min(height, width) < size and self.small == "refuse":
+            raise OutOfRange(
+                f"CRA grid {size}x{size} exceeds the {height}x{width} map; Eq. 4 needs h <= H and w <= W. "
+                f"Use size <= {min(height, width)}, a larger image, or small=repeat (CRA Table V, VGG-16)."
+            )
+        if height == width == size:
+            return x
+        if height % size == 0 and width % size == 0:
+            return F.avg_pool2d(x, (height // size, width // size))
+        rows = averaging(height, size, x.device, x.dtype)
+        columns = averaging(width, size, x.device, x.dtype)
+        return rows @ x @ columns.T
+
+
+@lru_cache(maxsize=256)
+def averaging(length: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The (size, length) matrix that averages `length` values into `size` bins, bounds as AdaptiveAvgPool2d's."""
+    with torch.inference_mode(False):  # kept beyond this forward, so it must also serve one that trains
+        matrix = torch.zeros(size, length, dtype=torch.float64, device="cpu")
+        for i in range(size):
+            start, stop = i * length // size, -(-(i + 1) * length // size)
+            matrix[i, start:stop] = 1 / (stop - start)
+        return matrix.to(device=device, dtype=dtype)
+
+
+def attentions(network: nn.Module) -> Iterator[Attention]:
+    """Every attention block of a network, one per dimension, in the order of the forward pass."""
+    return (module for module in network.modules() if isinstance(module, Attention))

@@ -1,0 +1,27 @@
+"""Squeeze-and-Excitation (Hu et al., CVPR 2018), as counted in the CRA and DCA tables: biased FCs, r = 16.
+
+    T = sigmoid(W2 relu(W1 GAP(X) + b1) + b2),   W1: C -> C/r,   W2: C/r -> C
+"""
+
+from torch import nn
+
+from workbench.attention.base import Attention, GlobalPool, Site
+from workbench.errors import OutOfRange
+
+
+class SE(Attention):
+    """Channel gate from the global mean.  `reduction_first` is r in the first block of each stage (DCA Table 4)."""
+
+    def __init__(self, site: Site, reduction: int = 16, reduction_first: int = 0):
+        super().__init__(site)
+        r = reduction_first if reduction_first and site.block == 1 else reduction
+        self.extract = GlobalPool()
+        self.transform = nn.Sequential(*bottleneck(site.channels, r), nn.Sigmoid())
+
+
+def bottleneck(channels: int, reduction: int, bias: bool = True) -> list[nn.Module]:
+    """The two fully-connected layers C -> C/r -> C of SE and CBAM."""
+    if not 1 <= reduction <= channels:
+        raise OutOfRange(f"Reduction {reduction} of {channels} channels; it must be from 1 to {channels}.")
+    hidden = channels // reduction
+    return [nn.Linear(channels, hidden, bias), nn.ReLU(), nn.Linear(hidden, channels, bias)]

@@ -1,0 +1,3 @@
+from workbench.backbones.network import Network
+
+__all__ = ["Network"]

@@ -1,0 +1,104 @@
+"""Files: atomic writes, verified reads, locks, and where the shared folders lie."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import Busy, CannotWrite, Corrupt, OutOfRange
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def share(name: str) -> Path:
+    """The folder `data`, `notebooks` or `app`: inside an installed wheel, else beside the package in the checkout."""
+    inside = PACKAGE / "share" / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def runs_dir(given: str | Path | None = None) -> Path:
+    """Where runs are kept: `given`, else $WORKBENCH_RUNS, else ./runs."""
+    return Path(given or os.environ.get("WORKBENCH_RUNS") or "runs").expanduser()
+
+
+def data_dir(given: str | Path | None = None) -> Path:
+    """Where data sets lie in torchvision's layouts: `given`, else $WORKBENCH_DATA, else ./data/sets."""
+    return Path(given or os.environ.get("WORKBENCH_DATA") or "data/sets").expanduser()
+
+
+def child(root: Path, name: str) -> Path:
+    """`root/name`, refused when it would lie outside `root`."""
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise OutOfRange(f"{name!r} leaves the folder {root}; give a name inside it.")
+    return path
+
+
+def ensure_writable(folder: Path) -> Path:
+    """Create `folder` if need be and prove that a file can be written there."""
+    probe = folder / f".write-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise CannotWrite(
+            f"Cannot write in {folder} ({error.strerror}); nothing was started. "
+            f"Make it writable, or choose another folder with --runs or WORKBENCH_RUNS."
+        ) from error
+    return folder
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, or leave it untouched.  Survives kill -9 and power loss."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(part, path)
+        fsync_dir(path.parent)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable, strict JSON (no NaN), atomically."""
+    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`; raises Corrupt, naming the file, when it is not whole."""
+    try:
+        return json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Corrupt(f"{path} is not whole JSON ({error}); move it away to start without it.") from error
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def fsync_dir(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold `path` for this process alone; the kernel frees it on death.  Raises Busy at once."""
+    with open(path, "a") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"{path.parent} is held by another process; wait for it, or stop it, then try again.") from None
+        yield
