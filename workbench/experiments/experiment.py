@@ -1,0 +1,63 @@
+"""An experiment is everything that changes the numbers, and nothing else; its record is what came out."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from workbench.datasets import DATASETS, version
+from workbench.errors import OutOfRange, UnknownName
+from workbench.files import sha256
+from workbench.training.recipe import Recipe, as_dict
+
+FORMAT = 1  # raised when the engine computes something else from the same spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One network trained on one data set by one recipe from one seed."""
+
+    model: str
+    dataset: str
+    recipe: Recipe
+    seed: int
+
+    def __post_init__(self) -> None:
+        from workbench.build import canonical
+
+        object.__setattr__(self, "model", str(canonical(self.model)))
+        if self.dataset not in DATASETS:
+            raise UnknownName("data set", self.dataset, DATASETS)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise OutOfRange(f"Seed {self.seed!r}: it must be a whole number from 0 to 2^63 - 1.")
+
+    def spec(self) -> dict[str, Any]:
+        """All settings as JSON values, every default written out."""
+        from workbench.build import resolved
+
+        return {
+            "format": FORMAT,
+            "model": {"name": self.model, **resolved(self.model)},
+            "dataset": {"name": self.dataset, "version": version(self.dataset)},
+            "recipe": as_dict(self.recipe),
+            "seed": self.seed,
+        }
+
+    def key(self) -> str:
+        """Name of the run folder: readable words and a hash of the spec."""
+        digest = sha256(json.dumps(self.spec(), sort_keys=True).encode())[:12]
+        words = re.sub(r"[^a-z0-9]+", "-", f"{self.model}-{self.dataset}-{self.seed}".lower()).strip("-")
+        return f"{words[:80]}-{digest}"
+
+
+class Record(NamedTuple):
+    """What one finished experiment measured.  status: "done" or "diverged"; metrics of the last epoch, in percent."""
+
+    key: str
+    spec: dict[str, Any]
+    status: str
+    metrics: dict[str, float]
+    curves: list[dict[str, float]]
+    environment: dict[str, Any]
+    duration_s: float
+    note: str = ""

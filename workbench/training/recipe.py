@@ -1,0 +1,92 @@
+"""A recipe: everything about training that changes the numbers.  The learning rate is a pure function of the step."""
+
+import math
+from dataclasses import dataclass, fields
+
+from workbench.errors import OutOfRange, UnknownName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """SGD with momentum.  schedule: "steps" (times gamma at each milestone epoch), "onecycle" or "constant"."""
+
+    batch: int
+    epochs: int
+    lr: float
+    schedule: str = "steps"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for key, low, high in LIMITS:
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise OutOfRange(f"Recipe {key}={value!r}: it must be a number from {low} to {high}.")
+        for key, allowed in CHOICES.items():
+            if getattr(self, key) not in allowed:
+                raise OutOfRange(f"Recipe {key}={getattr(self, key)!r}: use {' or '.join(allowed)}.")
+        for key in ("batch", "epochs"):
+            if not isinstance(getattr(self, key), int):
+                raise OutOfRange(f"Recipe {key}={getattr(self, key)!r}: it must be a whole number.")
+
+    def lr_at(self, step: int, steps_per_epoch: int) -> float:
+        """Learning rate of the update number `step`, from 0."""
+        if self.schedule == "constant":
+            return self.lr
+        if self.schedule == "steps":
+            return self.lr * self.gamma ** sum(step >= m * steps_per_epoch for m in self.milestones)
+        return one_cycle(step, self.epochs * steps_per_epoch, self.lr)
+
+    def describe(self) -> str:
+        """The protocol in one line, for tables."""
+        schedule = {
+            "constant": f"lr {self.lr:g}",
+            "onecycle": f"one-cycle lr {self.lr:g}",
+            "steps": f"lr {self.lr:g} x{self.gamma:g} at {list(self.milestones)}",
+        }[self.schedule]
+        return f"{self.epochs} epochs, batch {self.batch}, {schedule}, {self.precision}"
+
+
+LIMITS = (
+    ("batch", 1, 65536),
+    ("epochs", 1, 10_000),
+    ("lr", 1e-12, 1e3),
+    ("gamma", 1e-12, 1),
+    ("momentum", 0, 0.9999),
+    ("weight_decay", 0, 10),
+)
+CHOICES = {"schedule": ("steps", "onecycle", "constant"), "precision": ("float32", "bf16"), "nesterov": (True, False)}
+
+
+def one_cycle(step: int, total: int, peak: float) -> float:
+    """torch's OneCycleLR with its defaults: cosine from peak / 25 up over 30 % of the steps, then down to peak / 250,000."""
+    up = 0.3 * total - 1
+    low, end = peak / 25, peak / 25 / 1e4
+    start, stop, share = (low, peak, step / up) if step <= up else (peak, end, (step - up) / (total - 1 - up))
+    return stop + (start - stop) / 2 * (1 + math.cos(math.pi * share))
+
+
+RECIPES = {
+    "smoke": Recipe(batch=64, epochs=6, lr=0.1, schedule="onecycle", weight_decay=5e-4),
+    "cifar-short": Recipe(batch=128, epochs=5, lr=0.4, schedule="onecycle", weight_decay=5e-4, precision="bf16"),
+    # CRA III-B: "batch size 64 for 300 epochs ... 0.1 and divided by 10 at the epoch of 150 and 225".  Decay from III-A.
+    "cra-cifar": Recipe(batch=64, epochs=300, lr=0.1, milestones=(150, 225)),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of this name; raises UnknownName."""
+    if name not in RECIPES:
+        raise UnknownName("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def as_dict(value: Recipe) -> dict:
+    """The recipe as plain JSON values."""
+    plain = {field.name: getattr(value, field.name) for field in fields(value)}
+    return plain | {"milestones": list(value.milestones)}
