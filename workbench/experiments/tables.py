@@ -1,0 +1,163 @@
+"""A paper's table is data: rows are model names, cells are printed numbers, budgets say which twins measure them."""
+
+import tomllib
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from workbench import files
+from workbench.errors import Corrupt, OutOfRange, UnknownName
+from workbench.names import parse
+
+
+class Metric(NamedTuple):
+    """A column.  unit: "%", "M" (1e6) or "G" (1e9); better: "lower" or "higher"; source: "count" or "train"."""
+
+    key: str
+    title: str
+    unit: str
+    better: str
+    source: str
+
+
+METRICS = {
+    metric.key: metric
+    for metric in (
+        Metric("top1_error", "top-1 error", "%", "lower", "train"),
+        Metric("top5_error", "top-5 error", "%", "lower", "train"),
+        Metric("top1_accuracy", "top-1 accuracy", "%", "higher", "train"),
+        Metric("top5_accuracy", "top-5 accuracy", "%", "higher", "train"),
+        Metric("params", "parameters", "M", "lower", "count"),
+        Metric("macs", "multiply-adds", "G", "lower", "count"),
+    )
+}
+SCALE = {"%": 1.0, "M": 1e6, "G": 1e9}
+
+
+class Row(NamedTuple):
+    """One line.  published: metric -> the number exactly as printed; twin: budget -> the model measured there."""
+
+    label: str
+    model: str
+    published: dict[str, str]
+    twin: dict[str, str]
+    note: str = ""
+
+    def __str__(self) -> str:
+        return self.label
+
+
+class Budget(NamedTuple):
+    """A scale at which a table is measured."""
+
+    key: str
+    dataset: str
+    recipe: str
+    seeds: int
+    note: str
+
+
+class Table(NamedTuple):
+    """One published table.  `controls` are rows that the paper does not have."""
+
+    key: str
+    paper: str
+    caption: str
+    protocol: str
+    metrics: tuple[Metric, ...]
+    convention: str
+    classes: int
+    rows: tuple[Row, ...]
+    controls: tuple[Row, ...]
+    budgets: dict[str, Budget]
+    claims: tuple[dict[str, str], ...]
+    errata: tuple[dict[str, str], ...]
+
+    def budget(self, key: str) -> Budget:
+        """The budget of this name; raises UnknownName."""
+        if key not in self.budgets:
+            raise UnknownName(f"budget of {self.key}", key, [*self.budgets, "count"])
+        return self.budgets[key]
+
+    def measured_rows(self, budget: str) -> list[tuple[Row, str]]:
+        """Rows and controls that have a twin at this budget, with its name."""
+        return [(row, row.twin[budget]) for row in (*self.rows, *self.controls) if budget in row.twin]
+
+    def experiments(self, budget: str, seeds: int = 0) -> list[Any]:
+        """The runs of a budget, all rows of one seed before the next; its own number of seeds when 0."""
+        from workbench.experiments.experiment import Experiment
+        from workbench.training.recipe import recipe
+
+        chosen = self.budget(budget)
+        if seeds < 0:
+            raise OutOfRange(f"{seeds} seeds; ask for at least 1.")
+        return [
+            Experiment(model=twin, dataset=chosen.dataset, recipe=recipe(chosen.recipe), seed=seed)
+            for seed in range(seeds or chosen.seeds)
+            for _, twin in self.measured_rows(budget)
+        ]
+
+
+def keys() -> list[str]:
+    """The names of all tables."""
+    return sorted(path.stem for path in (files.share("data") / "tables").glob("*.toml"))
+
+
+@cache
+def load(key: str) -> Table:
+    """The table of this name; raises UnknownName, or Corrupt naming the file and the row."""
+    if key not in keys():
+        raise UnknownName("table", key, keys())
+    return read(files.share("data") / "tables" / f"{key}.toml")
+
+
+def read(path: Path) -> Table:
+    """The table in one TOML file, checked."""
+    try:
+        raw = tomllib.loads(path.read_text())
+        unknown = [key for key in raw["metrics"] if key not in METRICS]
+        if unknown:
+            raise UnknownName("metric", unknown[0], METRICS)
+        metrics = tuple(METRICS[key] for key in raw["metrics"])
+        rows = tuple(_row(row, metrics) for row in raw["rows"])
+        controls = tuple(_row(row | {"model": "", "published": {}}, ()) for row in raw.get("controls", ()))
+        labels = [row.label for row in (*rows, *controls)]
+        if len(set(labels)) < len(labels):
+            raise OutOfRange(f"two rows have one label among {labels}")
+        budgets = {key: Budget(key, **value) for key, value in raw.get("budgets", {}).items()}
+        head = {key: raw[key] for key in ("key", "paper", "caption", "protocol", "convention", "classes")}
+        lists = {key: tuple(raw.get(key, ())) for key in ("claims", "errata")}
+        return Table(**head, metrics=metrics, rows=rows, controls=controls, budgets=budgets, **lists)
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        raise Corrupt(f"{path}: {error}. Correct the file.") from error
+
+
+def agrees(printed: str, value: float, unit: str) -> bool:
+    """Is `value`, in plain units, the printed number to its last digit?"""
+    digits = Decimal(printed)
+    return round(Decimal(value / SCALE[unit]), -int(digits.as_tuple().exponent)) == digits
+
+
+def _row(raw: dict[str, Any], metrics: tuple[Metric, ...]) -> Row:
+    row = Row(raw["label"], raw["model"], raw["published"], raw.get("twin", {}), raw.get("note", ""))
+    for name in (row.model, *row.twin.values()):
+        if name:
+            parse(name)
+    if set(row.published) != {metric.key for metric in metrics}:
+        raise OutOfRange(f"row {row.label!r} must print {[metric.key for metric in metrics]}, has {list(row.published)}")
+    for metric in metrics:
+        value = Decimal(row.published[metric.key]) if _is_number(row.published[metric.key]) else Decimal("nan")
+        if not value.is_finite() or value <= 0 or (metric.unit == "%" and not 1 <= value <= 100):
+            raise OutOfRange(
+                f"row {row.label!r}: {metric.key} = {row.published[metric.key]!r} must be a printed number"
+                + (" in percent, not a fraction" if metric.unit == "%" else "")
+            )
+    return row
+
+
+def _is_number(text: object) -> bool:
+    try:
+        return isinstance(text, str) and bool(Decimal(text).is_finite())
+    except ArithmeticError:
+        return False
