@@ -9,6 +9,15 @@ class WorkbenchError(Exception):
 
     exit_code = 1
 
+    def __reduce__(self):  # errors cross process borders as they are, whatever their constructors take
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[WorkbenchError], args: tuple, state: dict) -> WorkbenchError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class UnknownName(WorkbenchError, KeyError):
     """A name that is not in its list; suggests the neighbours."""

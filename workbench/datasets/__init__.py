@@ -1,9 +1,14 @@
 """Data sets by name; each is a pair of in-memory splits."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from workbench.datasets.memory import Split
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from workbench.errors import UnknownName
+
+if TYPE_CHECKING:  # the names of data sets are needed where torch is not
+    from workbench.datasets.memory import Split
 
 DATASETS = {
     "cifar10": "CIFAR-10, 50,000 + 10,000 photographs of 32x32, 10 classes",
@@ -21,18 +26,8 @@ def load(name: str, root: Path) -> tuple[Split, Split]:
     return layouts.load() if name == "layouts" else cifar.load(name, root)
 
 
-def classes(name: str) -> int:
-    """The number of classes of a data set, without reading it."""
-    if name not in DATASETS:
-        raise UnknownName("data set", name, DATASETS)
-    return {"cifar10": 10, "cifar100": 100, "layouts": 32}[name]
-
-
 def version(name: str) -> str:
     """What identifies the content of a data set in an experiment's key."""
     from workbench.datasets import cifar, layouts
 
     return layouts.VERSION if name == "layouts" else cifar.version(name)
-
-
-__all__ = ["DATASETS", "Split", "classes", "load", "version"]

@@ -68,6 +68,7 @@ class Table(NamedTuple):
     metrics: tuple[Metric, ...]
     convention: str
     classes: int
+    baseline: str
     rows: tuple[Row, ...]
     controls: tuple[Row, ...]
     budgets: dict[str, Budget]
@@ -125,8 +126,10 @@ def read(path: Path) -> Table:
         labels = [row.label for row in (*rows, *controls)]
         if len(set(labels)) < len(labels):
             raise OutOfRange(f"two rows have one label among {labels}")
+        if raw["baseline"] not in labels:
+            raise OutOfRange(f"baseline {raw['baseline']!r} is not a row; rows are {labels}")
         budgets = {key: Budget(key, **value) for key, value in raw.get("budgets", {}).items()}
-        head = {key: raw[key] for key in ("key", "paper", "caption", "protocol", "convention", "classes")}
+        head = {key: raw[key] for key in ("key", "paper", "caption", "protocol", "convention", "classes", "baseline")}
         lists = {key: tuple(raw.get(key, ())) for key in ("claims", "errata")}
         return Table(**head, metrics=metrics, rows=rows, controls=controls, budgets=budgets, **lists)
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:

@@ -1,0 +1,67 @@
+"""GridPool is adaptive average pooling (CRA Eq. 4) that refuses to upsample unless told to."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.attention import GlobalPool, GridPool
+from workbench.attention.base import averaging
+from workbench.errors import OutOfRange
+
+SIDES = st.integers(1, 24)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@settings(deadline=None)
+@given(height=SIDES, width=SIDES, size=st.integers(1, 9))
+def test_grid_pool_is_adaptive_pooling_or_refuses(height, width, size):
+    x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
+    expected = F.adaptive_avg_pool2d(x, size)
+    if min(height, width) < size:
+        with pytest.raises(OutOfRange, match=f"{size}x{size} exceeds the {height}x{width} map.*<= {min(height, width)}"):
+            GridPool(size)(x)
+    pooled = GridPool(size, small="repeat")(x)
+    torch.testing.assert_close(pooled, expected, rtol=0, atol=1e-12)
+    weight = torch.randn_like(expected)
+    (ours,) = torch.autograd.grad((pooled * weight).sum(), x)
+    (theirs,) = torch.autograd.grad((expected * weight).sum(), x)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    corner = torch.zeros_like(x)
+    corner[..., -1, -1] = 1
+    moved = (GridPool(size, small="repeat")(x + corner) - expected).abs()
+    assert (moved[..., -1, -1] > 1e-12).all()  # witness: the last cell reads the last corner
+
+
+@pytest.mark.parametrize("size", [1, 4, 7, 8])
+def test_grid_pool_accepts_what_eq_4_allows(size):
+    x = torch.randn(1, 2, 8, 11, dtype=torch.float64)
+    assert torch.equal(GridPool(size)(x), GridPool(size, small="repeat")(x))
+    with pytest.raises(OutOfRange):
+        GridPool(size)(x[:, :, : size - 1])  # witness: one row less is refused
+
+
+def test_one_cell_is_the_global_mean():
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64)
+    torch.testing.assert_close(GridPool(1)(x).flatten(1), GlobalPool()(x), rtol=0, atol=1e-12)
+    assert not torch.allclose(GridPool(1)(x).flatten(1), x.amax((2, 3)))  # witness: mean, not maximum
+
+
+def test_a_grid_first_used_in_inference_mode_still_trains():
+    averaging.cache_clear()
+    x = torch.randn(1, 2, 7, 7)
+    with torch.inference_mode():
+        first = GridPool(3)(x)
+    x.requires_grad_()
+    again = GridPool(3)(x)
+    again.sum().backward()
+    assert torch.equal(first, again)
+    with torch.inference_mode():
+        matrix = torch.ones(3, 7)
+    with pytest.raises(RuntimeError, match="[Ii]nference"):  # witness: a matrix born there would not do
+        (matrix @ x).sum().backward()

@@ -1,0 +1,186 @@
+"""Published beside measured.  Each number keeps its protocol; none is subtracted across protocols."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from workbench.experiments.experiment import Record
+from workbench.experiments.store import Store
+from workbench.experiments.tables import SCALE, Metric, Row, Table, agrees
+from workbench.training.recipe import Recipe
+
+# Two-sided 95 % quantiles of Student's t by degrees of freedom
+T95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+def compare(table: Table, store: Store) -> list[dict[str, Any]]:
+    """One entry a row: {"row", "model", "published", "printed", "measured": [...], "status", "note"}.
+
+    A measured entry has {"metric", "mean", "std", "n", "values", "protocol", "dataset", "model", "hardware", "code"};
+    std is None for one seed.  Counted metrics have {"agrees"} instead of a data set.
+    """
+    by_model: dict[str, list[Record]] = defaultdict(list)
+    for record in store.records():
+        by_model[record.spec["model"]["name"]].append(record)
+    return [_entry(table, row, by_model) for row in (*table.rows, *table.controls)]
+
+
+def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[str, Any]:
+    models = dict.fromkeys([row.model, *row.twin.values()])
+    records = [record for model in models for record in by_model.get(model, ())]
+    done = [record for record in records if record.status == "done"]
+    trained = [
+        _summary(metric, group)
+        for group in groups(done)
+        for metric in table.metrics
+        if metric.source == "train"
+    ]
+    return {
+        "row": row.label,
+        "model": row.model or next(iter(row.twin.values())),
+        "published": {key: float(text) for key, text in row.published.items()},
+        "printed": row.published,
+        "measured": _counted(table, row) + trained,
+        "status": _status(table, row, records, done),
+        "note": row.note,
+    }
+
+
+def groups(records: Iterable[Record]) -> list[list[Record]]:
+    """Records that may be averaged: everything alike but the seed."""
+    found: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        where = {key: record.environment[key] for key in ("device", "threads", "compiled")}
+        alike = {key: value for key, value in record.spec.items() if key != "seed"}
+        found[repr((alike, where))].append(record)
+    return [sorted(group, key=lambda record: record.spec["seed"]) for group in found.values()]
+
+
+def value(metric: Metric, record: Record) -> float:
+    """The metric of one run in percent; accuracy is 100 - error."""
+    if metric.key.endswith("accuracy"):
+        return 100 - record.metrics[metric.key.replace("accuracy", "error")]
+    return record.metrics[metric.key]
+
+
+def protocol(record: Record) -> str:
+    """Data set and recipe in one line."""
+    fields = record.spec["recipe"]
+    return f"{record.spec['dataset']['name']}, {Recipe(**fields).describe()}"
+
+
+def hardware(record: Record) -> str:
+    threads = record.environment["threads"]
+    return f"{record.environment['device']}, {threads} thread{'s' * (threads != 1)}"
+
+
+def _summary(metric: Metric, group: list[Record]) -> dict[str, Any]:
+    values = [value(metric, record) for record in group]
+    first = group[0]
+    return {
+        "metric": metric.key,
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "n": len(values),
+        "values": {str(record.spec["seed"]): v for record, v in zip(group, values, strict=True)},
+        "protocol": protocol(first),
+        "dataset": first.spec["dataset"]["name"],
+        "model": first.spec["model"]["name"],
+        "hardware": hardware(first),
+        "code": sorted({record.environment["code"] for record in group}),
+    }
+
+
+def _counted(table: Table, row: Row) -> list[dict[str, Any]]:
+    metrics = [metric for metric in table.metrics if metric.source == "count"]
+    if not (metrics and row.model):
+        return []
+    from workbench.explain.complexity import count
+
+    counted = count(row.model, table.classes, convention=table.convention)
+    return [
+        {
+            "metric": metric.key,
+            "mean": getattr(counted, metric.key) / SCALE[metric.unit],
+            "std": None,
+            "n": 1,
+            "protocol": f"counted, {table.convention} convention, {counted.image_size} px, {table.classes} classes",
+            "dataset": None,
+            "model": row.model,
+            "agrees": agrees(row.published[metric.key], getattr(counted, metric.key), metric.unit),
+        }
+        for metric in metrics
+    ]
+
+
+def _status(table: Table, row: Row, records: list[Record], done: list[Record]) -> str:
+    if not any(metric.source == "train" for metric in table.metrics):
+        return "counted"
+    if not records:
+        return "not measured"
+    if not done:
+        return "diverged"
+    names = {record.spec["model"]["name"] for record in done}
+    return "measured" if row.model in names else "measured on twins"
+
+
+def differences(table: Table, entries: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """Every row against the baseline, paired over common seeds, within one protocol and one machine.
+
+    [{"row", "protocol", "mean", "half_width", "n"}]: mean difference in points and the half width of its 95 % interval
+    (Student's t on the paired differences; None for one seed).
+    """
+    found = []
+    base = next(entry for entry in entries if entry["row"] == table.baseline)
+    for entry in entries:
+        if entry is base:
+            continue
+        for mine in (m for m in entry["measured"] if m["metric"] == metric and m["dataset"]):
+            for theirs in base["measured"]:
+                same = all(mine[key] == theirs.get(key) for key in ("metric", "protocol", "hardware"))
+                seeds = sorted(set(mine["values"]) & set(theirs["values"])) if same else []
+                if seeds:
+                    deltas = [mine["values"][seed] - theirs["values"][seed] for seed in seeds]
+                    n = len(deltas)
+                    t = T95[n - 1] if n <= len(T95) else 1.96 + 2.4 / (n - 1)
+                    half = t * statistics.stdev(deltas) / math.sqrt(n) if n > 1 else None
+                    mean = statistics.fmean(deltas)
+                    found.append({"row": entry["row"], "protocol": mine["protocol"], "mean": mean, "half_width": half, "n": n})
+    return found
+
+
+def reading(table: Table, entries: list[dict[str, Any]]) -> list[str]:
+    """What the numbers here say, in sentences made from them."""
+    metric = next((metric for metric in table.metrics if metric.source == "train"), None)
+    counted = [m for entry in entries for m in entry["measured"] if "agrees" in m]
+    lines = [f"{sum(m['agrees'] for m in counted)} of {len(counted)} counted cells agree to the printed digit."] if counted else []
+    if metric is None:
+        return lines
+    deltas = differences(table, entries, metric.key)
+    for protocol in dict.fromkeys(delta["protocol"] for delta in deltas):
+        lines.append(f"On {protocol}, {metric.title} against {table.baseline!r}, paired over seeds:")
+        lines += [f"  {_sentence(delta)}" for delta in deltas if delta["protocol"] == protocol]
+    if not deltas:
+        lines.append("Nothing here is measured yet; nothing follows about the claim.")
+    lines.append("These are other networks and data than the paper's: they can support its claim or not, never its numbers.")
+    return lines
+
+
+def _sentence(delta: dict[str, Any]) -> str:
+    start = f"{delta['row']}: {delta['mean']:+.2f} points (n = {delta['n']}"
+    if delta["half_width"] is None:
+        return f"{start}); one seed says nothing about the noise."
+    beyond = abs(delta["mean"]) > delta["half_width"]
+    verdict = "larger than the seed noise" if beyond else "within the seed noise"
+    return f"{start}, 95 % interval +- {delta['half_width']:.2f}): {verdict}."
+
+
+def show(metric: Metric, measured: dict[str, Any]) -> str:
+    """A measured value as text: "5.62 +- 0.11 (n = 3)", one seed as one seed, a count with its verdict."""
+    if "agrees" in measured:
+        return f"{measured['mean']:.{3 if metric.unit == 'G' else 2}f} {'=' if measured['agrees'] else 'differs'}"
+    if measured["std"] is None:
+        return f"{measured['mean']:.2f} (one seed)"
+    return f"{measured['mean']:.2f} +- {measured['std']:.2f} (n = {measured['n']})"

@@ -1,0 +1,94 @@
+"""Many experiments on one machine: a few processes at a time, each with its share of the cores, idempotent by run key."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from workbench.errors import WorkbenchError
+from workbench.experiments.experiment import Experiment, Record
+from workbench.experiments.store import Store
+from workbench.files import ensure_writable
+
+POLL_S = 0.2
+
+
+def run_all(
+    experiments: list[Experiment],
+    store: Store,
+    device: str = "auto",
+    jobs: int = 0,
+    on_progress: Callable[[int, int], None] = lambda epochs, total: None,
+) -> list[Record]:
+    """The records of all `experiments`, in their order; what is done is not done again.
+
+    jobs: processes at a time, by default one per core on a CPU (each then runs one thread) and one on a GPU.
+    on_progress gets the epochs finished so far and the epochs in all.  When one run fails, or this call is interrupted,
+    the others save and stop; the next call continues.
+    """
+    total = sum(experiment.recipe.epochs for experiment in experiments)
+    waiting = [experiment for experiment in experiments if store.get(experiment) is None]
+    done = total - sum(experiment.recipe.epochs for experiment in waiting)
+    if waiting:
+        ensure_writable(store.root)
+        journals = [store.root / experiment.key() / "log.jsonl" for experiment in waiting]
+        for _ in _processes(waiting, store, device, jobs):
+            on_progress(done + sum(_lines(journal) for journal in journals), total)
+    on_progress(total, total)
+    return [record for experiment in experiments if (record := store.get(experiment))]
+
+
+def _processes(waiting: list[Experiment], store: Store, device: str, jobs: int):
+    """Run `waiting` in child processes; yields now and then; raises the first error of a child."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = min(jobs or (1 if _on_gpu(device) else cores), len(waiting))
+    threads = max(1, cores // jobs)
+    context = multiprocessing.get_context("forkserver")  # imports torch once, and forks before it starts threads
+    context.set_forkserver_preload(["workbench.training.loop", "torchvision"])
+    queue, running = list(waiting), {}
+    try:
+        while queue or running:
+            while queue and len(running) < jobs:
+                experiment = queue.pop(0)
+                mine, theirs = context.Pipe(duplex=False)
+                arguments = (store.root, store.data, experiment, device, threads, theirs)
+                process = context.Process(target=_work, args=arguments, name=experiment.key())
+                process.start()
+                running[process] = mine
+            time.sleep(POLL_S)
+            yield
+            for process in [process for process in running if not process.is_alive()]:
+                answer = running.pop(process)
+                if answer.poll():
+                    raise answer.recv()
+                if process.exitcode:
+                    raise WorkbenchError(f"The process of {process.name} was killed; start again to continue the run.")
+    finally:
+        for process in running:
+            process.terminate()  # the run saves itself
+        for process in running:
+            process.join()
+
+
+def _work(root: Path, data: Path, experiment: Experiment, device: str, threads: int, answer: Connection) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    try:
+        Store(root, data).run(experiment, device)
+    except WorkbenchError as error:
+        answer.send(error)
+
+
+def _on_gpu(device: str) -> bool:
+    if device == "cpu":
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _lines(journal: Path) -> int:
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
