@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import torch
 
@@ -114,8 +114,10 @@ def _value(word: str, key: str, text: str, kind: Any) -> Any:
         if text not in ("true", "false"):
             raise OutOfRange(f"{word} option {key}={text}: use true or false.")
         return text == "true"
-    return text if kind is str else tuple(split_list(text))
+    return tuple(split_list(text)) if get_origin(kind) is tuple else text
 
 
 def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else "+".join(value) if isinstance(value, tuple) else str(value)
+    return (
+        str(value).lower() if isinstance(value, bool) else "+".join(value) if isinstance(value, tuple) else str(value)
+    )

@@ -17,7 +17,13 @@ from typing import Any
 from workbench import __version__, files, names
 from workbench.errors import OutOfRange, UnknownName, WorkbenchError
 
-EXTRAS = {"papermill": "notebooks", "pandas": "notebooks", "plotly": "notebooks", "jupyterlab": "notebooks", "streamlit": "app"}
+EXTRAS = {
+    "papermill": "notebooks",
+    "pandas": "notebooks",
+    "plotly": "notebooks",
+    "jupyterlab": "notebooks",
+    "streamlit": "app",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"workbench: this needs {error.name}; pip install 'attention-workbench[{extra}]'.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("workbench: interrupted; finished runs are kept, the others continue when started again.", file=sys.stderr)
+        print(
+            "workbench: interrupted; finished runs are kept, the others continue when started again.", file=sys.stderr
+        )
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -113,7 +121,7 @@ def list_names(options: argparse.Namespace) -> None:
         "backbones": list(names.BACKBONES),
         "attentions": list(names.ATTENTIONS),
         "connections": list(names.CONNECTIONS),
-        "tables": tables.keys(),
+        "tables": tables.known(),
         "datasets": list(DATASETS),
         "recipes": list(RECIPES),
     }
@@ -151,43 +159,47 @@ def count(options: argparse.Namespace) -> int:
     from workbench.experiments import tables
     from workbench.explain.complexity import count as complexity
 
-    lines, wrong = [], 0
-    for name in options.names or tables.keys():
-        if name not in tables.keys():
-            if re.fullmatch(r"[a-z]+-\d+", name):
-                tables.load(name)  # the form of a table's name: its error, not a model's
+    lines: list[dict[str, Any]] = []
+    for name in options.names or tables.known():
+        if re.fullmatch(r"[a-z]+-\d+", name):  # the form of a table's name, never of a model's
+            lines += [_counted(tables.load(name), row) for row in tables.load(name).rows]
+        else:
             cost = complexity(name, options.classes)
             lines.append({"model": name, "params": cost.params, "macs": cost.macs, "convention": "macs"})
-            continue
-        table = tables.load(name)
-        for row in table.rows:
-            cost = complexity(row.model, table.classes, convention=table.convention)
-            line: dict[str, Any] = {"table": name, "row": row.label, "model": row.model}
-            line |= {"params": cost.params, "macs": cost.macs, "convention": table.convention}
-            line["published"] = {m.key: row.published[m.key] for m in table.metrics if m.source == "count"}
-            line["agrees"] = {
-                key: tables.agrees(text, getattr(cost, key), tables.METRICS[key].unit)
-                for key, text in line["published"].items()
-            }
-            wrong += sum(not agrees for agrees in line["agrees"].values())
-            lines.append(line)
+    verdicts = [agrees for line in lines for agrees in line.get("agrees", {}).values()]
     if options.json:
         print(json.dumps(lines, indent=1))
     else:
-        for line in lines:
-            print(_count_line(line))
-        cells = sum(len(line.get("published", ())) for line in lines)
-        if cells:
-            print(f"\n{cells - wrong} of {cells} printed cells agree to the last digit.")
-    return 1 if wrong else 0
+        print("\n".join(map(_count_line, lines)))
+        if verdicts:
+            print(f"\n{sum(verdicts)} of {len(verdicts)} printed cells agree to the last digit.")
+    return 0 if all(verdicts) else 1
+
+
+def _counted(table: Any, row: Any) -> dict[str, Any]:
+    from workbench.experiments.tables import METRICS, agrees
+    from workbench.explain.complexity import count as complexity
+
+    cost = complexity(row.model, table.classes, convention=table.convention)
+    published = {metric.key: row.published[metric.key] for metric in table.metrics if metric.source == "count"}
+    return {
+        "table": table.key,
+        "row": row.label,
+        "model": row.model,
+        "params": cost.params,
+        "macs": cost.macs,
+        "convention": table.convention,
+        "published": published,
+        "agrees": {key: agrees(text, getattr(cost, key), METRICS[key].unit) for key, text in published.items()},
+    }
 
 
 def _count_line(line: dict[str, Any]) -> str:
-    text = f"{line.get('table', ''):7} {line.get('row', ''):14} {line['model']:58} {line['params']:>11,} {line['macs']:>14,}"
+    where = f"{line.get('table', ''):7} {line.get('row', ''):14} {line['model']:58}"
     printed = (
-        f"{key} {value} {'=' if line['agrees'][key] else 'differs'}" for key, value in line.get("published", {}).items()
+        f"{key} {text} {'=' if line['agrees'][key] else 'differs'}" for key, text in line.get("published", {}).items()
     )
-    return f"{text}  {'  '.join(printed)}".rstrip()
+    return f"{where} {line['params']:>11,} {line['macs']:>14,}  {'  '.join(printed)}".rstrip()
 
 
 def train(options: argparse.Namespace) -> None:
@@ -223,7 +235,7 @@ def reproduce(options: argparse.Namespace) -> None:
     from workbench.experiments.notebooks import reproduce as run_notebook
     from workbench.experiments.store import Store
 
-    keys = tables.keys() if options.tables == ["all"] else options.tables
+    keys = tables.known() if options.tables == ["all"] else options.tables
     chosen = [tables.load(key) for key in keys]
     if options.seeds < 0 or options.jobs < 0:
         raise OutOfRange("--seeds and --jobs are counts; give 1 or more.")
@@ -281,7 +293,9 @@ def _cells(table: Any, entries: list[dict[str, Any]], budget: str | None = None)
     for entry in entries:
         found = {(m["metric"], m["protocol"]): show(metrics[m["metric"]], m) for m in entry["measured"]}
         printed = [entry["printed"].get(key, "-") for key in titles]
-        lines.append([entry["row"], *printed, *(found.get(column, "not measured") for column in columns), entry["status"]])
+        lines.append(
+            [entry["row"], *printed, *(found.get(column, "not measured") for column in columns), entry["status"]]
+        )
     return head, lines
 
 
@@ -289,7 +303,10 @@ def _text(table: Any, entries: list[dict[str, Any]], budget: str | None = None) 
     head, lines = _cells(table, entries, budget)
     short = [title if len(title) < 30 else f"[{number}]" for number, title in enumerate(head)]
     widths = [max(len(row[i]) for row in [short, *lines]) for i in range(len(head))]
-    rows = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [short, *lines]]
+    rows = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [short, *lines]
+    ]
     notes = [f"{mark} {title}" for mark, title in zip(short, head, strict=True) if mark != title]
     return "\n".join([*rows, "", *notes])
 

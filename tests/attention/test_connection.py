@@ -90,7 +90,7 @@ def test_schema_is_finite_with_its_gradient(schema, g, m):
 
 @pytest.mark.parametrize("schema", ["direct", "weighted"])
 @settings(deadline=None)
-@given(g=st.floats(-1e15, 1e15, width=32))
+@given(g=NUMBERS)
 def test_alpha_zero_gives_the_descriptor_to_the_bit(schema, g):
     G = torch.tensor([g, 1.0])
     M = torch.ones(2)

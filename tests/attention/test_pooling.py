@@ -24,7 +24,9 @@ def test_grid_pool_is_adaptive_pooling_or_refuses(height, width, size):
     x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
     expected = F.adaptive_avg_pool2d(x, size)
     if min(height, width) < size:
-        with pytest.raises(OutOfRange, match=f"{size}x{size} exceeds the {height}x{width} map.*<= {min(height, width)}"):
+        with pytest.raises(
+            OutOfRange, match=f"{size}x{size} exceeds the {height}x{width} map.*<= {min(height, width)}"
+        ):
             GridPool(size)(x)
     pooled = GridPool(size, small="repeat")(x)
     torch.testing.assert_close(pooled, expected, rtol=0, atol=1e-12)
@@ -63,5 +65,5 @@ def test_a_grid_first_used_in_inference_mode_still_trains():
     assert torch.equal(first, again)
     with torch.inference_mode():
         matrix = torch.ones(3, 7)
-    with pytest.raises(RuntimeError, match="[Ii]nference"):  # witness: a matrix born there would not do
+    with pytest.raises(RuntimeError, match="nference tensors"):  # witness: a matrix born there would not do
         (matrix @ x).sum().backward()

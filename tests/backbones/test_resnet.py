@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from workbench.attention import Site
+from workbench.attention import Site, Trail
 from workbench.backbones.resnet import PadShortcut
 from workbench.build import build
 
@@ -28,7 +28,7 @@ def oracle(name):
         if value.dim() > 1:
             value.normal_(0, (2 / value[0].numel()) ** 0.5)
         elif value.is_floating_point():
-            value.uniform_(0.1, 0.5) if "running_mean" in key or "bias" in key else value.uniform_(0.5, 1.0)
+            value.uniform_(-0.5, 0.5) if key.endswith(("mean", "bias")) else value.uniform_(0.2, 0.5)
     return network.eval()
 
 
@@ -38,15 +38,11 @@ def test_torchvision_agrees(name):
     theirs, ours = oracle(name), meta(name).eval()
     assert [key for key, _ in ours.named_parameters()] == [key for key, _ in theirs.named_parameters()]
     ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
-    pictures = torch.rand(2, 3, 64, 64, dtype=torch.float64)
-    expected = theirs(pictures)
-    scale = expected.abs().max()
-    assert (ours(pictures) - expected).abs().max() < 1e-12 * scale
-    for key in ("conv1.weight", "layer3.1.bn2.running_var", "fc.bias"):
-        ours.get_submodule(key.rpartition(".")[0]).state_dict()[key.rpartition(".")[2]].mul_(1.01)
-        moved = ours(pictures)
-        assert (moved - expected).abs().max() > 1e-6 * scale, key  # witness: each weight counts
-        expected = moved
+    picture = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    expected = theirs(picture)
+    assert (ours(picture) - expected).abs().max() < 1e-12
+    ours.conv1.weight[0, 0, 3, 3] += 0.1
+    assert (ours(picture) - expected).abs().max() > 1e-6  # witness
 
 
 @pytest.mark.parametrize(
@@ -88,7 +84,5 @@ def test_option_a_shortcut_subsamples_and_pads_zeros():
 
 @pytest.mark.parametrize(("name", "size_px", "maps"), [("resnet18", 65, (17, 9, 5, 3)), ("resnet20", 31, (31, 16, 8))])
 def test_maps_halve_stage_by_stage(name, size_px, maps):
-    from workbench.attention import Trail
-
     features = meta(name).features(torch.empty(1, 3, size_px, size_px, device="meta"), Trail())
     assert tuple(x.shape[-1] for x in features) == maps

@@ -5,7 +5,7 @@ import torch
 
 from workbench.build import build
 
-ATTENTIONS = ["se-resnet20", "cra3-resnet20", "cbam-resnet20"]
+ATTENTIONS = ["se[reduction=2]-resnet20", "cra3-resnet20", "cbam[reduction=2]-resnet20"]
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def warmed(network):
     """Evaluation mode with random running statistics, so that BN does something."""
     for key, value in network.state_dict().items():
         if "running" in key:
-            value.copy_(torch.rand_like(value) + 0.5)
+            value.copy_(torch.rand_like(value) + (0.5 if key.endswith("var") else -0.5))
     return network.eval()
 
 
@@ -41,7 +41,7 @@ def set_alpha(network, value):
 def test_alpha_zero_is_the_vanilla_network(name, schema):
     plain = warmed(build(name, classes=10))
     connected = joined(plain, name, schema)
-    pictures = torch.randn(4, 3, 32, 32)
+    pictures = torch.randn(2, 3, 32, 32)
     assert torch.equal(plain(pictures), connected(pictures))
     set_alpha(connected, 0.5)
     assert not torch.equal(plain(pictures), connected(pictures))  # witness: the path is taken
@@ -52,7 +52,7 @@ def test_alpha_zero_is_the_vanilla_network(name, schema):
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_softmax_at_alpha_zero_is_not(name):
     plain = warmed(build(name, classes=10))
-    pictures = torch.randn(4, 3, 32, 32)
+    pictures = torch.randn(2, 3, 32, 32)
     assert not torch.equal(plain(pictures), joined(plain, name, "softmax")(pictures))
 
 
@@ -61,7 +61,7 @@ def test_softmax_at_alpha_zero_is_not(name):
 def test_gradients_reach_every_connection_and_are_finite(schema, form):
     """On a noise picture and on an empty one, where descriptors vanish."""
     network = build(f"dca[form={form},schema={schema}]-cbam[reduction=4]-resnet20", classes=10)
-    for pictures in (torch.randn(2, 3, 32, 32), torch.zeros(2, 3, 32, 32)):
+    for pictures in (torch.randn(2, 3, 16, 16), torch.zeros(2, 3, 16, 16)):
         network.zero_grad()
         network(pictures).square().sum().backward()
         missing = {key for key, parameter in network.named_parameters() if parameter.grad is None}

@@ -1,6 +1,6 @@
 """Convolutional Block Attention Module (Woo et al., ECCV 2018): a channel gate, then a spatial gate.
 
-    T_c = sigmoid(MLP(mean_HW X) + MLP(max_HW X)),   T_s = sigmoid(BN(conv7x7([max_C X', mean_C X'])))
+T_c = sigmoid(MLP(mean_HW X) + MLP(max_HW X)),   T_s = sigmoid(BN(conv7x7([max_C X', mean_C X'])))
 """
 
 import torch

@@ -94,14 +94,12 @@ def over_channels(block: Attention, width: int, schema: str, reduction: int | No
     norm = nn.BatchNorm1d if cbam else ChannelNorm
     widths = [width, channels] if reduction is None else [width, channels // reduction, channels]
     layers: list[nn.Module] = []
-    for a, b in itertools.pairwise(widths):
+    for a, b in itertools.pairwise(widths if width != channels else ()):
         layers += [ChannelLinear(a, b), norm(b), nn.ReLU()] if form == "official" else [ChannelLinear(a, b), nn.ReLU()]
-    if form == "text":
-        layers.pop()  # the matched map stays "clean": no activation after it (DCA 3.2)
-        return Connection("channel", Match(*layers if width != channels else ()), Alpha(schema), nn.Identity())
+    if form == "text":  # the matched map stays "clean": nothing after its last layer (DCA 3.2)
+        return Connection("channel", MatchWidth(layers[:-1]), Alpha(schema), nn.Identity())
     merge = Weights(bias=not cbam) if schema == "direct" else Alpha(schema)
-    embed = nn.Sequential(ChannelNorm(channels), nn.ReLU())
-    return Connection("channel", Match(*layers if width != channels else ()), merge, embed)
+    return Connection("channel", MatchWidth(layers), merge, nn.Sequential(ChannelNorm(channels), nn.ReLU()))
 
 
 def over_positions(schema: str, pool: str, form: str) -> Connection:
@@ -112,11 +110,15 @@ def over_positions(schema: str, pool: str, form: str) -> Connection:
     return Connection("spatial", MatchSize(pool), merge, nn.Sequential(nn.BatchNorm2d(2), nn.ReLU()))
 
 
-class Match(nn.Sequential):
-    """(N, C', ...) -> (N, C, ...) through fully-connected layers; empty where the widths are equal."""
+class MatchWidth(nn.Module):
+    """(N, C', ...) -> (N, C, ...) through fully-connected layers; none where the widths are equal."""
+
+    def __init__(self, layers: list[nn.Module]):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, memory: Tensor, G: Tensor) -> Tensor:
-        return super().forward(memory)
+        return self.layers(memory)
 
 
 class MatchSize(nn.Module):

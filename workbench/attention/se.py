@@ -1,6 +1,6 @@
 """Squeeze-and-Excitation (Hu et al., CVPR 2018), as counted in the CRA and DCA tables: biased FCs, r = 16.
 
-    T = sigmoid(W2 relu(W1 GAP(X) + b1) + b2),   W1: C -> C/r,   W2: C/r -> C
+T = sigmoid(W2 relu(W1 GAP(X) + b1) + b2),   W1: C -> C/r,   W2: C/r -> C
 """
 
 from torch import nn

@@ -5,12 +5,16 @@ shifts every map and leaves every global mean as it was.  So with no attention, 
 CRA <1,1>), no logit can depend on where something is.  A gate on a grid can.
 """
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from workbench.attention import Site, Trail
 from workbench.backbones.network import AttentionBuilder, Network, he_init
 from workbench.backbones.resnet import join
 from workbench.errors import OutOfRange
+
+Padding = Literal["circular", "zeros"]
 
 
 class CircularNet(Network):
@@ -21,7 +25,7 @@ class CircularNet(Network):
 
     image_size = 16
 
-    def __init__(self, *, classes: int, attention: AttentionBuilder | None = None, padding: str = "circular"):
+    def __init__(self, *, classes: int, attention: AttentionBuilder | None = None, padding: Padding = "circular"):
         super().__init__()
         if padding not in ("circular", "zeros"):
             raise OutOfRange(f"circularnet option padding={padding}; use circular or zeros.")
@@ -42,9 +46,7 @@ class CircularNet(Network):
 class Block(nn.Module):
     """A basic residual block with its own padding and no shape change."""
 
-    downsample = None
-
-    def __init__(self, site: Site, attention: AttentionBuilder | None, padding: str):
+    def __init__(self, site: Site, attention: AttentionBuilder | None, padding: Padding):
         super().__init__()
         self.conv1 = conv3x3(site.in_channels, site.channels, padding)
         self.bn1 = nn.BatchNorm2d(site.channels)
@@ -55,10 +57,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, trail: Trail) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
-        return join(self, self.bn2(self.conv2(y)), x, trail)
+        return self.relu(join(self.bn2(self.conv2(y)), x, self.attention, None, trail))
 
 
-def conv3x3(channels_in: int, channels_out: int, padding: str) -> nn.Conv2d:
+def conv3x3(channels_in: int, channels_out: int, padding: Padding) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode=padding, bias=False)
 
 

@@ -20,7 +20,7 @@ def plain_conv(site: Site, channels_in: int, channels_out: int, kernel: int, str
 
 
 class Network(nn.Module):
-    """Subclasses define `features` and set `fc` through `head`; `image_size` is the side they are made for, in pixels."""
+    """Subclasses define `features` and call `head`; `image_size` is the side they are made for, in pixels."""
 
     image_size: int = 224
 

@@ -31,7 +31,7 @@ class Basic(nn.Module):
     def forward(self, x: Tensor, trail: Trail) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return join(self, y, x, trail)
+        return self.relu(join(y, x, self.attention, self.downsample, trail))
 
 
 class Bottleneck(nn.Module):
@@ -56,13 +56,13 @@ class Bottleneck(nn.Module):
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return join(self, y, x, trail)
+        return self.relu(join(y, x, self.attention, self.downsample, trail))
 
 
-def join(block: nn.Module, y: Tensor, x: Tensor, trail: Trail) -> Tensor:
-    """Attend the branch `y`, add the shortcut of the input `x`, rectify."""
-    y = y if block.attention is None else block.attention(y, trail)
-    return block.relu(y + (x if block.downsample is None else block.downsample(x)))
+def join(y: Tensor, x: Tensor, attention: nn.Module | None, shortcut: nn.Module | None, trail: Trail) -> Tensor:
+    """The attended branch `y` plus the shortcut of the input `x`."""
+    y = y if attention is None else attention(y, trail)
+    return y + (x if shortcut is None else shortcut(x))
 
 
 class PadShortcut(nn.Module):
@@ -123,7 +123,7 @@ class ResNet(Network):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = []
         for stage in self.stages:
-            for block in self.get_submodule(stage):
+            for block in self.get_submodule(stage).children():
                 x = block(x, trail)
             maps.append(x)
         return maps

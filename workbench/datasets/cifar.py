@@ -62,4 +62,6 @@ def _damaged(reader: Any, folder: Path) -> str:
 def _split(name: str, source: Any, augment: bool) -> Split:
     mean, std = STATISTICS[name]
     pad, flip = (4, True) if augment else (0, False)
-    return Split(torch.from_numpy(source.data), torch.tensor(source.targets), tuple(source.classes), mean, std, pad, flip)
+    return Split(
+        torch.from_numpy(source.data), torch.tensor(source.targets), tuple(source.classes), mean, std, pad, flip
+    )

@@ -35,6 +35,8 @@ def make(count: int, seed: int) -> Split:
             y, x = (corner[:, 0] + i) % SIDE, (corner[:, 1] + j) % SIDE
             picture[np.arange(count), y, x] += np.where(texture == 0, stripes[i], stripes[j])[:, None]
     pictures = np.clip(np.rint(128 + 32 * picture), 0, 255).astype(np.uint8)
-    names = tuple(f"{texture} {row}.{column}" for texture in TEXTURES for row in range(cells) for column in range(cells))
+    names = tuple(
+        f"{texture} {row}.{column}" for texture in TEXTURES for row in range(cells) for column in range(cells)
+    )
     half, quarter = (0.5,) * 3, (0.125,) * 3
     return Split(torch.from_numpy(pictures), torch.from_numpy(label), names, half, quarter)

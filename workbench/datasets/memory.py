@@ -41,7 +41,7 @@ class Batches:
     """
 
     def __init__(self, split: Split, device: torch.device):
-        count, self.height, self.width, _ = split.pictures.shape
+        self.height, self.width = split.pictures.shape[1:3]
         pad = split.pad
         padded = F.pad(split.pictures, (0, 0, pad, pad, pad, pad))
         self.stride = self.width + 2 * pad

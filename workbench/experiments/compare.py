@@ -32,10 +32,7 @@ def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[st
     records = [record for model in models for record in by_model.get(model, ())]
     done = [record for record in records if record.status == "done"]
     trained = [
-        _summary(metric, group)
-        for group in groups(done)
-        for metric in table.metrics
-        if metric.source == "train"
+        _summary(metric, group) for group in groups(done) for metric in table.metrics if metric.source == "train"
     ]
     return {
         "row": row.label,
@@ -147,7 +144,9 @@ def differences(table: Table, entries: list[dict[str, Any]], metric: str) -> lis
                     t = T95[n - 1] if n <= len(T95) else 1.96 + 2.4 / (n - 1)
                     half = t * statistics.stdev(deltas) / math.sqrt(n) if n > 1 else None
                     mean = statistics.fmean(deltas)
-                    found.append({"row": entry["row"], "protocol": mine["protocol"], "mean": mean, "half_width": half, "n": n})
+                    found.append(
+                        {"row": entry["row"], "protocol": mine["protocol"], "mean": mean, "half_width": half, "n": n}
+                    )
     return found
 
 
@@ -155,7 +154,11 @@ def reading(table: Table, entries: list[dict[str, Any]]) -> list[str]:
     """What the numbers here say, in sentences made from them."""
     metric = next((metric for metric in table.metrics if metric.source == "train"), None)
     counted = [m for entry in entries for m in entry["measured"] if "agrees" in m]
-    lines = [f"{sum(m['agrees'] for m in counted)} of {len(counted)} counted cells agree to the printed digit."] if counted else []
+    lines = (
+        [f"{sum(m['agrees'] for m in counted)} of {len(counted)} counted cells agree to the printed digit."]
+        if counted
+        else []
+    )
     if metric is None:
         return lines
     deltas = differences(table, entries, metric.key)
@@ -164,7 +167,9 @@ def reading(table: Table, entries: list[dict[str, Any]]) -> list[str]:
         lines += [f"  {_sentence(delta)}" for delta in deltas if delta["protocol"] == protocol]
     if not deltas:
         lines.append("Nothing here is measured yet; nothing follows about the claim.")
-    lines.append("These are other networks and data than the paper's: they can support its claim or not, never its numbers.")
+    lines.append(
+        "These are other networks and data than the paper's: they can support its claim or not, never its numbers."
+    )
     return lines
 
 

@@ -1,10 +1,12 @@
-"""Many experiments on one machine: a few processes at a time, each with its share of the cores, idempotent by run key."""
+"""Many experiments on one machine: a few processes at a time, each with its share of the cores."""
 
+import contextlib
 import multiprocessing
 import os
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
@@ -46,8 +48,9 @@ def _processes(waiting: list[Experiment], store: Store, device: str, jobs: int):
     jobs = min(jobs or (1 if _on_gpu(device) else cores), len(waiting))
     threads = max(1, cores // jobs)
     context = multiprocessing.get_context("forkserver")  # imports torch once, and forks before it starts threads
-    context.set_forkserver_preload(["workbench.training.loop", "torchvision"])
-    queue, running = list(waiting), {}
+    context.set_forkserver_preload(["workbench.training.loop"])
+    queue = list(waiting)
+    running: dict[BaseProcess, Connection] = {}
     try:
         while queue or running:
             while queue and len(running) < jobs:
@@ -56,20 +59,21 @@ def _processes(waiting: list[Experiment], store: Store, device: str, jobs: int):
                 arguments = (store.root, store.data, experiment, device, threads, theirs)
                 process = context.Process(target=_work, args=arguments, name=experiment.key())
                 process.start()
+                theirs.close()
                 running[process] = mine
             time.sleep(POLL_S)
             yield
-            for process in [process for process in running if not process.is_alive()]:
-                answer = running.pop(process)
-                if answer.poll():
+            for ended in [one for one in running if not one.is_alive()]:
+                answer = running.pop(ended)
+                with contextlib.suppress(EOFError):  # it ended without a word
                     raise answer.recv()
-                if process.exitcode:
-                    raise WorkbenchError(f"The process of {process.name} was killed; start again to continue the run.")
+                if ended.exitcode:
+                    raise WorkbenchError(f"The process of {ended.name} was killed; start again to continue the run.")
     finally:
-        for process in running:
-            process.terminate()  # the run saves itself
-        for process in running:
-            process.join()
+        for left in running:
+            left.terminate()  # the run saves itself
+        for left in running:
+            left.join()
 
 
 def _work(root: Path, data: Path, experiment: Experiment, device: str, threads: int, answer: Connection) -> None:

@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from workbench.build import build
-from workbench.experiments.compare import compare, groups, protocol, reading, show, value
+from workbench.datasets import CLASSES
+from workbench.experiments.compare import compare, groups, hardware, protocol, reading, show, value
+from workbench.experiments.experiment import Record
 from workbench.experiments.grid import run_all
 from workbench.experiments.store import Store
 from workbench.experiments.tables import Metric, Table
+from workbench.training.recipe import as_dict, recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,14 +26,15 @@ def heading(table: Table, budget: str) -> str:
 def models(table: Table, budget: str) -> "pd.DataFrame":
     """The paper's model of each row and the twin that is trained at this budget, with its parameters."""
     import pandas as pd
-    import torch
+
+    from workbench.explain.complexity import count
 
     lines = []
     for row in (*table.rows, *table.controls):
         twin = row.twin.get(budget, "")
-        with torch.device("meta"):
-            params = sum(p.numel() for p in build(twin, 10).parameters()) if twin else None
-        lines.append({"row": row.label, "paper's model": row.model or "-", "twin": twin or "-", "twin's parameters": params})
+        params = count(twin, CLASSES[table.budget(budget).dataset]).params if twin else None
+        own: dict[str, str | int | None] = {"row": row.label, "paper's model": row.model or "-"}
+        lines.append(own | {"twin": twin or "-", "twin's parameters": params})
     return pd.DataFrame(lines).set_index("row").astype({"twin's parameters": "Int64"})
 
 
@@ -44,8 +47,9 @@ def run(table: Table, budget: str, store: Store, seeds: int = 0, device: str = "
     with tqdm(unit="epoch", desc=f"{table.key} at {budget}", leave=False) as bar:
 
         def progress(epochs: int, total: int) -> None:
-            bar.total = total
-            bar.update(epochs - bar.n)
+            if (epochs, total) != (bar.n, bar.total):
+                bar.total = total
+                bar.update(epochs - bar.n)
 
         run_all(table.experiments(budget, seeds), store, device, jobs, progress)
 
@@ -66,7 +70,8 @@ def frame(table: Table, entries: list[dict[str, Any]]) -> "pd.DataFrame":
         line["", "status"] = entry["status"]
         lines.append(line)
     columns = list(dict.fromkeys(key for line in lines for key in line if key[0]))
-    columns = sorted(columns, key=lambda c: (c[0] != "published", not c[0].startswith("counted"))) + [("", "status")]
+    columns.sort(key=lambda column: (column[0] != "published", not column[0].startswith("counted")))
+    columns.append(("", "status"))
     index = pd.Index([entry["row"] for entry in entries], name="row")
     return pd.DataFrame(lines, index=index, columns=pd.MultiIndex.from_tuples(columns)).fillna("not measured")
 
@@ -80,18 +85,14 @@ def figure(table: Table, store: Store, budget: str) -> "go.Figure":
     from workbench.explain.figures import published_and_measured
 
     metric = next(metric for metric in table.metrics if metric.source == "train")
-    rows = table.measured_rows(budget)
     found = of_budget(table, store, budget)
-    group = max(found, key=len, default=[])
-    values = {record.spec["model"]["name"]: [] for record in group}
-    for record in group:
-        values[record.spec["model"]["name"]].append(value(metric, record))
+    rows = [row for row, _ in table.measured_rows(budget)]
     return published_and_measured(
-        [row.label for row, _ in rows],
-        [float(row.published[metric.key]) if metric.key in row.published else None for row, _ in rows],
-        [values.get(twin, []) for _, twin in rows],
+        [row.label for row in rows],
+        [float(row.published[metric.key]) if metric.key in row.published else None for row in rows],
+        [[value(metric, record) for record in found[row.label]] for row in rows],
         label(metric),
-        protocol(group[0]) if group else "not measured",
+        ["; ".join(dict.fromkeys(protocol(record) for record in found[row.label])) for row in rows],
     )
 
 
@@ -99,40 +100,56 @@ def training_curves(table: Table, store: Store, budget: str, metric: str = "test
     """One curve a row with the band of its seeds."""
     from workbench.explain.figures import curves
 
-    names = {twin: row.label for row, twin in table.measured_rows(budget)}
-    runs = [
-        {
-            "label": names[record.spec["model"]["name"]],
-            "seed": record.spec["seed"],
-            "values": [entry[metric] for entry in record.curves],
-        }
-        for group in of_budget(table, store, budget)
-        for record in group
+    found = of_budget(table, store, budget)
+    runs = {
+        name: [[entry[metric] for entry in r.curves] for r in records] for name, records in found.items() if records
+    }
+    unit = "" if metric.endswith("loss") else " (%)"
+    return curves(runs, metric.replace("_", " ").replace("top1", "top-1").replace("top5", "top-5") + unit)
+
+
+def curve_frame(table: Table, store: Store, budget: str) -> "pd.DataFrame":
+    """The same runs as a tidy frame, one line for each row, seed and epoch."""
+    import pandas as pd
+
+    found = of_budget(table, store, budget)
+    lines = [
+        {"row": name, "model": record.spec["model"]["name"], "seed": record.spec["seed"], **entry}
+        for name, records in found.items()
+        for record in records
+        for entry in record.curves
     ]
-    order = list(names.values())
-    return curves(sorted(runs, key=lambda run: order.index(run["label"])), metric, metric.replace("_", " ") + " (%)")
+    return pd.DataFrame(lines)
 
 
-def of_budget(table: Table, store: Store, budget: str) -> list[list[Any]]:
-    """Finished records of a budget's twins by machine and recipe, over all rows and seeds."""
-    from workbench.experiments.experiment import Experiment
-    from workbench.training.recipe import as_dict, recipe
-
+def of_budget(table: Table, store: Store, budget: str) -> dict[str, list[Record]]:
+    """Row -> its finished records at this budget, on the one machine that has most of them."""
     chosen = table.budget(budget)
-    twins = {twin for _, twin in table.measured_rows(budget)}
-    wanted = as_dict(recipe(chosen.recipe))
-    records = [
-        record
-        for record in store.records()
-        if record.status == "done"
-        and record.spec["model"]["name"] in twins
-        and record.spec["dataset"]["name"] == chosen.dataset
-        and record.spec["recipe"] == wanted
-    ]
-    machines: dict[str, list[Any]] = {}
-    for group in groups(records):
-        machines.setdefault(repr(group[0].environment["device"]), []).extend(group)
-    return list(machines.values())
+    machines: dict[str, dict[str, list[Record]]] = {}
+    everything = [record for record in store.records() if record.status == "done"]
+    rows = table.measured_rows(budget)
+    for row, twin in rows:
+        wanted = (twin, chosen.dataset, as_dict(recipe(row.recipe or chosen.recipe)))
+        for group in groups(record for record in everything if _made_as(record) == wanted):
+            machines.setdefault(hardware(group[0]), {})[row.label] = group
+    best = max(machines.values(), key=lambda found: sum(map(len, found.values())), default={})
+    return {row.label: best.get(row.label, []) for row, _ in rows}
 
 
-__all__ = ["compare", "figure", "frame", "heading", "models", "reading", "run", "training_curves"]
+def _made_as(record: Record) -> tuple:
+    spec = record.spec
+    return spec["model"]["name"], spec["dataset"]["name"], spec["recipe"]
+
+
+__all__ = [
+    "compare",
+    "curve_frame",
+    "figure",
+    "frame",
+    "heading",
+    "models",
+    "of_budget",
+    "reading",
+    "run",
+    "training_curves",
+]

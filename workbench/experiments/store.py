@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from workbench import files
+from workbench import datasets, files
 from workbench.errors import Corrupt, Diverged
 from workbench.experiments.experiment import Experiment, Record
 from workbench.files import read_json, write_atomic, write_json
@@ -41,12 +41,14 @@ class Store:
         """The record; trains first, from the newest checkpoint, if there is none yet."""
         if record := self.get(experiment):
             return record
-        folder = files.ensure_writable(self.root) / experiment.key()
+        root = files.ensure_writable(self.root)
+        splits = datasets.load(experiment.dataset, self.data)  # before anything is written
+        folder = root / experiment.key()
         folder.mkdir(exist_ok=True)
         with files.lock(folder / "run.lock"):
             if record := self.get(experiment):  # done by the process that held the lock before
                 return record
-            return self._train(experiment, folder, device, on_step, on_epoch)
+            return self._train(experiment, splits, folder, device, on_step, on_epoch)
 
     def records(self) -> Iterator[Record]:
         """Every finished run, this machine's first; one record per key."""
@@ -64,10 +66,11 @@ class Store:
                 lines = journal.read_text().splitlines() if journal.exists() else []
                 yield path.parent.name, read_json(path), [json.loads(line) for line in lines if line.endswith("}")]
 
-    def _train(self, experiment: Experiment, folder: Path, device: str, on_step: Callable, on_epoch: Callable) -> Record:
+    def _train(
+        self, experiment: Experiment, splits: tuple, folder: Path, device: str, on_step: Callable, on_epoch: Callable
+    ) -> Record:
         import torch
 
-        from workbench import datasets
         from workbench.build import build
         from workbench.training.checkpoint import Checkpoints
         from workbench.training.environment import environment
@@ -75,7 +78,7 @@ class Store:
 
         key, spec = experiment.key(), experiment.spec()
         write_json(folder / "spec.json", spec)
-        train, test = datasets.load(experiment.dataset, self.data)
+        train, test = splits
         torch.manual_seed(experiment.seed)
         network = build(experiment.model, len(train.classes), train.pictures.shape[1])
         training = Training(network, train, test, experiment.recipe, experiment.seed, device)

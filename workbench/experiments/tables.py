@@ -36,13 +36,17 @@ SCALE = {"%": 1.0, "M": 1e6, "G": 1e9}
 
 
 class Row(NamedTuple):
-    """One line.  published: metric -> the number exactly as printed; twin: budget -> the model measured there."""
+    """One line.  published: metric -> the number exactly as printed; twin: budget -> the model measured there.
+
+    recipe: the row's own, instead of the budget's.
+    """
 
     label: str
     model: str
     published: dict[str, str]
     twin: dict[str, str]
     note: str = ""
+    recipe: str = ""
 
     def __str__(self) -> str:
         return self.label
@@ -94,13 +98,13 @@ class Table(NamedTuple):
         if seeds < 0:
             raise OutOfRange(f"{seeds} seeds; ask for at least 1.")
         return [
-            Experiment(model=twin, dataset=chosen.dataset, recipe=recipe(chosen.recipe), seed=seed)
+            Experiment(model=twin, dataset=chosen.dataset, recipe=recipe(row.recipe or chosen.recipe), seed=seed)
             for seed in range(seeds or chosen.seeds)
-            for _, twin in self.measured_rows(budget)
+            for row, twin in self.measured_rows(budget)
         ]
 
 
-def keys() -> list[str]:
+def known() -> list[str]:
     """The names of all tables."""
     return sorted(path.stem for path in (files.share("data") / "tables").glob("*.toml"))
 
@@ -108,8 +112,8 @@ def keys() -> list[str]:
 @cache
 def load(key: str) -> Table:
     """The table of this name; raises UnknownName, or Corrupt naming the file and the row."""
-    if key not in keys():
-        raise UnknownName("table", key, keys())
+    if key not in known():
+        raise UnknownName("table", key, known())
     return read(files.share("data") / "tables" / f"{key}.toml")
 
 
@@ -129,9 +133,10 @@ def read(path: Path) -> Table:
         if raw["baseline"] not in labels:
             raise OutOfRange(f"baseline {raw['baseline']!r} is not a row; rows are {labels}")
         budgets = {key: Budget(key, **value) for key, value in raw.get("budgets", {}).items()}
-        head = {key: raw[key] for key in ("key", "paper", "caption", "protocol", "convention", "classes", "baseline")}
-        lists = {key: tuple(raw.get(key, ())) for key in ("claims", "errata")}
-        return Table(**head, metrics=metrics, rows=rows, controls=controls, budgets=budgets, **lists)
+        plain = {key: raw[key] for key in ("key", "paper", "caption", "protocol", "convention", "classes", "baseline")}
+        texts = {key: tuple(raw.get(key, ())) for key in ("claims", "errata")}
+        parts: dict[str, Any] = plain | texts | {"rows": rows, "controls": controls, "budgets": budgets}
+        return Table(metrics=metrics, **parts)
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"{path}: {error}. Correct the file.") from error
 
@@ -143,12 +148,16 @@ def agrees(printed: str, value: float, unit: str) -> bool:
 
 
 def _row(raw: dict[str, Any], metrics: tuple[Metric, ...]) -> Row:
-    row = Row(raw["label"], raw["model"], raw["published"], raw.get("twin", {}), raw.get("note", ""))
+    row = Row(
+        raw["label"], raw["model"], raw["published"], raw.get("twin", {}), raw.get("note", ""), raw.get("recipe", "")
+    )
     for name in (row.model, *row.twin.values()):
         if name:
             parse(name)
     if set(row.published) != {metric.key for metric in metrics}:
-        raise OutOfRange(f"row {row.label!r} must print {[metric.key for metric in metrics]}, has {list(row.published)}")
+        raise OutOfRange(
+            f"row {row.label!r} must print {[metric.key for metric in metrics]}, has {list(row.published)}"
+        )
     for metric in metrics:
         value = Decimal(row.published[metric.key]) if _is_number(row.published[metric.key]) else Decimal("nan")
         if not value.is_finite() or value <= 0 or (metric.unit == "%" and not 1 <= value <= 100):

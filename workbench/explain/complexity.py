@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from workbench.attention import GlobalPool
 from workbench.attention.cbam import Summary
-from workbench.attention.cra import GlobalDepthwise
 from workbench.attention.dca import Weights
 from workbench.backbones import Network
 from workbench.build import build

@@ -1,71 +1,58 @@
 """Figures, in plotly; pure functions of plain values."""
 
-from typing import Any
-
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-BLUE, ORANGE, GREY = "#2a6fbb", "#d9822b", "#8a8f98"
-COLOURS = (BLUE, ORANGE, "#3a9d6e", "#8e5bb5", "#c94f6d", "#6b7280", "#b59a2b", "#2aa5b5")
+BLUE, GREY, LINES = "#2a6fbb", "#8a8f98", "rgba(128, 128, 128, 0.2)"
+COLOURS = (BLUE, "#d9822b", "#3a9d6e", "#8e5bb5", "#c94f6d", "#6b7280", "#b59a2b", "#2aa5b5")
 
 
 def published_and_measured(
-    labels: list[str], published: list[float | None], measured: list[list[float]], title: str, protocol: str
+    labels: list[str], published: list[float | None], measured: list[list[float]], title: str, protocols: list[str]
 ) -> go.Figure:
     """Two panels with the same rows and separate axes: the printed single runs, and every seed measured here.
 
-    title: the metric with its unit; protocol: what the right panel was measured with.
+    title: the metric with its unit; protocols: what each row was measured with, shown on hover.
     """
     figure = make_subplots(
-        1, 2, shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=("published", f"measured here<br>{protocol}")
+        1, 2, shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=("published", "measured here, other protocol")
     )
-    shown = [(label, number) for label, number in zip(labels, published, strict=True) if number is not None]
-    figure.add_scatter(
-        x=[number for _, number in shown],
-        y=[label for label, _ in shown],
-        mode="markers",
-        marker={"color": GREY, "size": 11, "symbol": "diamond"},
-        name="published, one run",
-    )
-    seeds = [(label, number) for label, numbers in zip(labels, measured, strict=True) for number in numbers]
-    figure.add_scatter(
-        x=[number for _, number in seeds],
-        y=[label for label, _ in seeds],
-        mode="markers",
-        marker={"color": BLUE, "size": 9, "opacity": 0.45},
-        name="one seed",
-        row=1,
-        col=2,
-    )
-    means = [(label, sum(numbers) / len(numbers)) for label, numbers in zip(labels, measured, strict=True) if numbers]
-    figure.add_scatter(
-        x=[mean for _, mean in means],
-        y=[label for label, _ in means],
-        mode="markers",
-        marker={"color": BLUE, "size": 22, "symbol": "line-ns-open", "line": {"width": 3}},
-        name="mean",
-        row=1,
-        col=2,
-    )
-    figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], showgrid=True, gridcolor="rgba(128,128,128,.2)")
-    figure.update_xaxes(title=title, showgrid=True, gridcolor="rgba(128,128,128,.2)")
-    return _plain(figure, 120 + 44 * len(labels))
+    rows = list(zip(labels, published, measured, protocols, strict=True))
+    printed = [(number, label, "as printed") for label, number, _, _ in rows if number is not None]
+    seeds = [(number, label, protocol) for label, _, numbers, protocol in rows for number in numbers]
+    means = [(sum(numbers) / len(numbers), label, protocol) for label, _, numbers, protocol in rows if numbers]
+    diamond = {"color": GREY, "size": 11, "symbol": "diamond"}
+    dot = {"color": BLUE, "size": 9, "opacity": 0.45}
+    bar = {"color": BLUE, "size": 22, "symbol": "line-ns-open", "line": {"width": 3}}
+    for points, marker, name, column in (
+        (printed, diamond, "published, one run", 1),
+        (seeds, dot, "one seed", 2),
+        (means, bar, "mean", 2),
+    ):
+        x, y, text = zip(*points, strict=True) if points else ((), (), ())
+        hover = "%{y}: %{x:.2f}<br>%{text}<extra></extra>"
+        figure.add_scatter(
+            x=x, y=y, text=text, mode="markers", marker=marker, name=name, hovertemplate=hover, row=1, col=column
+        )
+    figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], gridcolor=LINES)
+    figure.update_xaxes(title=title, gridcolor=LINES)
+    return _plain(figure, 150 + 36 * len(labels))
 
 
-def curves(runs: list[dict[str, Any]], metric: str, title: str) -> go.Figure:
-    """One line a label with the band of its seeds.  runs: [{"label", "seed", "epochs", "values"}], in percent or nats."""
+def curves(runs: dict[str, list[list[float]]], title: str) -> go.Figure:
+    """One line a label, the mean of its runs, in the band from the lowest to the highest.
+
+    runs: label -> one list of values by epoch for each seed.
+    """
     figure = go.Figure()
-    labels = list(dict.fromkeys(run["label"] for run in runs))
-    for number, label in enumerate(labels):
-        mine = [run for run in runs if run["label"] == label]
+    for number, (label, mine) in enumerate(runs.items()):
         colour = COLOURS[number % len(COLOURS)]
-        length = max(len(run["values"]) for run in mine)
-        columns = [[run["values"][i] for run in mine if i < len(run["values"])] for i in range(length)]
-        epochs = list(range(1, length + 1))
+        columns = [[run[i] for run in mine if i < len(run)] for i in range(max(map(len, mine)))]
+        epochs = list(range(1, len(columns) + 1))
         if len(mine) > 1:
             figure.add_scatter(
                 x=epochs + epochs[::-1],
-                y=[max(c) for c in columns] + [min(c) for c in columns][::-1],
+                y=[max(column) for column in columns] + [min(column) for column in columns][::-1],
                 fill="toself",
                 fillcolor=colour,
                 opacity=0.18,
@@ -74,17 +61,16 @@ def curves(runs: list[dict[str, Any]], metric: str, title: str) -> go.Figure:
                 showlegend=False,
                 legendgroup=label,
             )
-        name = f"{label} (n = {len(mine)})" if len(mine) > 1 else f"{label} (one seed)"
         figure.add_scatter(
             x=epochs,
-            y=[sum(c) / len(c) for c in columns],
+            y=[sum(column) / len(column) for column in columns],
             mode="lines+markers",
             line={"color": colour, "width": 2},
-            name=name,
+            name=f"{label} (n = {len(mine)})" if len(mine) > 1 else f"{label} (one seed)",
             legendgroup=label,
         )
-    figure.update_xaxes(title="epoch", dtick=1 if runs and length <= 20 else None)
-    figure.update_yaxes(title=title, rangemode="tozero")
+    figure.update_xaxes(title="epoch", gridcolor=LINES, tickformat="d")
+    figure.update_yaxes(title=title, rangemode="tozero", gridcolor=LINES)
     return _plain(figure, 420)
 
 

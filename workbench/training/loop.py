@@ -125,7 +125,9 @@ class Training:
                 (on_epoch if closed else on_step)(self)
                 if received and not self.done:
                     name = signal.Signals(received[0]).name
-                    raise Interrupted(f"{name} after step {self.position}; saved. Run it again to continue.", received[0])
+                    raise Interrupted(
+                        f"{name} after step {self.position}; saved. Run it again to continue.", received[0]
+                    )
         return self.history
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -145,13 +147,13 @@ class Training:
             "generators": generators,
             "progress": {"progress": self.progress},
         }
-        _, keys, *numpy_rest = np.random.get_state(legacy=True)
+        numpy_state: Any = np.random.get_state(legacy=True)
         scalars = {
             "position": self.position,
             "history": self.history,
             "elapsed_s": self.elapsed_s,
             "threads": torch.get_num_threads(),
-            "random": {"python": random.getstate(), "numpy": [keys.tolist(), *numpy_rest]},
+            "random": {"python": random.getstate(), "numpy": [numpy_state[1].tolist(), *numpy_state[2:]]},
         }
         return tensors, scalars
 
@@ -176,7 +178,9 @@ class Training:
             self.position, self.history = scalars["position"], scalars["history"]
             self.elapsed_s = scalars["elapsed_s"]
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise Corrupt(f"The checkpoint does not belong to this run: {error}. Delete its folder to restart.") from error
+            raise Corrupt(
+                f"The checkpoint does not belong to this run: {error}. Delete its folder to restart."
+            ) from error
 
     def _refuse_divergence(self, loss: float, lr: float) -> None:
         gradients = [p.grad for p in self.plain.parameters() if p.grad is not None]

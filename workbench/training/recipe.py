@@ -29,7 +29,7 @@ class Recipe:
                 raise OutOfRange(f"Recipe {key}={value!r}: it must be a number from {low} to {high}.")
         for key, allowed in CHOICES.items():
             if getattr(self, key) not in allowed:
-                raise OutOfRange(f"Recipe {key}={getattr(self, key)!r}: use {' or '.join(allowed)}.")
+                raise OutOfRange(f"Recipe {key}={getattr(self, key)!r}: use {' or '.join(map(str, allowed))}.")
         for key in ("batch", "epochs"):
             if not isinstance(getattr(self, key), int):
                 raise OutOfRange(f"Recipe {key}={getattr(self, key)!r}: it must be a whole number.")
@@ -64,7 +64,7 @@ CHOICES = {"schedule": ("steps", "onecycle", "constant"), "precision": ("float32
 
 
 def one_cycle(step: int, total: int, peak: float) -> float:
-    """torch's OneCycleLR with its defaults: cosine from peak / 25 up over 30 % of the steps, then down to peak / 250,000."""
+    """torch's OneCycleLR as it comes: cosine up from peak / 25 in 30 % of the steps, then down to peak / 250,000."""
     up = 0.3 * total - 1
     low, end = peak / 25, peak / 25 / 1e4
     start, stop, share = (low, peak, step / up) if step <= up else (peak, end, (step - up) / (total - 1 - up))
@@ -72,9 +72,10 @@ def one_cycle(step: int, total: int, peak: float) -> float:
 
 
 RECIPES = {
-    "smoke": Recipe(batch=64, epochs=6, lr=0.1, schedule="onecycle", weight_decay=5e-4),
+    "smoke": Recipe(batch=64, epochs=3, lr=0.15, schedule="onecycle", weight_decay=5e-4),
+    "smoke-long": Recipe(batch=32, epochs=6, lr=0.2, schedule="onecycle", weight_decay=5e-4),
     "cifar-short": Recipe(batch=128, epochs=5, lr=0.4, schedule="onecycle", weight_decay=5e-4, precision="bf16"),
-    # CRA III-B: "batch size 64 for 300 epochs ... 0.1 and divided by 10 at the epoch of 150 and 225".  Decay from III-A.
+    # CRA III-B: "batch size 64 for 300 epochs ... 0.1 and divided by 10 at the epoch of 150 and 225".  Decay: III-A.
     "cra-cifar": Recipe(batch=64, epochs=300, lr=0.1, milestones=(150, 225)),
 }
 

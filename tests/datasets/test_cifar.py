@@ -1,0 +1,85 @@
+"""CIFAR read through torchvision: colours, labels, and what is said when it is missing or altered."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from workbench import datasets
+from workbench.datasets import cifar
+from workbench.errors import Corrupt, DataMissing, UnknownName
+
+NAMES = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+FILES = [("cifar10", "data_batch_3"), ("cifar10", "test_batch"), ("cifar10", "batches.meta")]
+FILES += [("cifar100", "train"), ("cifar100", "test"), ("cifar100", "meta")]
+
+
+def test_pictures_are_rows_of_red_green_blue(tiny_cifar):
+    train, _ = datasets.load("cifar10", tiny_cifar)
+    stored = pickle.loads((tiny_cifar / NAMES["cifar10"] / "data_batch_2").read_bytes())["data"]
+    planes = stored[0].reshape(3, 32, 32)  # the file keeps red, green and blue one after the other
+    assert train.pictures.shape == (160, 32, 32, 3) and train.pictures.dtype == torch.uint8
+    assert np.array_equal(train.pictures[32].numpy(), np.moveaxis(planes, 0, -1))
+    assert not np.array_equal(train.pictures[32].numpy(), np.moveaxis(planes[::-1], 0, -1))  # witness: not blue first
+
+
+@pytest.mark.parametrize(("name", "sizes", "classes"), [("cifar10", (160, 40), 10), ("cifar100", (300, 40), 100)])
+def test_labels_and_classes(tiny_cifar, name, sizes, classes):
+    for split, size in zip(datasets.load(name, tiny_cifar), sizes, strict=True):
+        expected = [i % 32 % 10 if name == "cifar10" and size == 160 else i % classes for i in range(size)]
+        assert split.labels.tolist() == expected and split.labels.dtype == torch.int64
+        assert split.classes == tuple(f"class {i}" for i in range(classes))  # fine, not the 20 coarse
+
+
+def test_only_training_pictures_are_augmented(tiny_cifar):
+    train, test = datasets.load("cifar10", tiny_cifar)
+    assert (train.pad, train.flip, test.pad, test.flip) == (4, True, 0, False)
+    assert train.mean == test.mean == cifar.STATISTICS["cifar10"][0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_data_set_says_where_how_big_and_how_to_get_it(tmp_path, name):
+    with pytest.raises(DataMissing) as caught:
+        datasets.load(name, tmp_path)
+    message = str(caught.value)
+    assert str(tmp_path / NAMES[name]) in message and "MB" in message
+    assert f"`workbench data fetch {name}`" in message and "WORKBENCH_DATA" in message
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(("name", "file"), FILES)
+@pytest.mark.parametrize("damage", ["byte", "cut", "gone"])
+def test_an_altered_file_is_named_and_not_used(tiny_cifar, name, file, damage):
+    datasets.load(name, tiny_cifar)  # witness: whole before
+    path = tiny_cifar / NAMES[name] / file
+    data = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + (bytes([data[middle] ^ 1]) + data[middle + 1 :] if damage == "byte" else b""))
+    with pytest.raises(Corrupt) as caught:
+        datasets.load(name, tiny_cifar)
+    assert file in str(caught.value) and f"`workbench data fetch {name}`" in str(caught.value)
+
+
+def test_an_altered_picture_would_pass_without_the_checksum(tiny_cifar, monkeypatch):
+    """Witness of the guard: the reader itself notices nothing."""
+    path = tiny_cifar / NAMES["cifar10"] / "test_batch"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    before = datasets.load("cifar10", tiny_cifar)[1].pictures
+    path.write_bytes(data)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *given: True)
+    assert not torch.equal(before, datasets.load("cifar10", tiny_cifar)[1].pictures)
+
+
+def test_version_is_the_checksum_of_the_published_archive():
+    assert datasets.version("cifar10") == "c58f30108f718f92721af3b95e74349a"
+    assert datasets.version("cifar100") == "eb9058c3a382ffc7106e4002c42a8d85"
+
+
+def test_an_unknown_data_set_names_its_neighbour(tmp_path):
+    with pytest.raises(UnknownName, match="'cifar10'"):
+        datasets.load("cifar1O", tmp_path)

@@ -1,0 +1,201 @@
+"""The engine equals a plain PyTorch loop, bit for bit; and a run continued equals a run in one piece."""
+
+import random
+import runpy
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from workbench import datasets
+from workbench.build import build
+from workbench.datasets import layouts
+from workbench.errors import Corrupt, OutOfRange
+from workbench.training.checkpoint import Checkpoints
+from workbench.training.loop import Training
+from workbench.training.recipe import Recipe
+
+train_plainly = runpy.run_path(str(Path(__file__).with_name("plain_loop.py")))["train"]
+SMALL = Recipe(batch=16, epochs=2, lr=0.1)
+STEPS = Recipe(batch=16, epochs=10, lr=0.1, milestones=(2, 4), nesterov=True)
+ONE_CYCLE = Recipe(batch=16, epochs=8, lr=0.2, schedule="onecycle", weight_decay=5e-4)
+
+
+def weights(network):
+    return [value.clone() for value in network.state_dict().values()]
+
+
+def equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def fresh(model, split, seed=0):
+    torch.manual_seed(seed)
+    return build(model, len(split.classes), split.pictures.shape[1])
+
+
+def trained(network, split, recipe, seed, steps):
+    """The engine's weights after `steps` updates, and the learning rate that the optimizer had in each."""
+    training = Training(network, split, split, recipe, seed, "cpu")
+    rates = []
+    for _ in range(steps):
+        training.step()
+        rates.append(training.optimizer.param_groups[0]["lr"])
+    return weights(network), rates
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "recipe"),
+    [("resnet20", "cifar10", STEPS), ("cra3-circularnet", "layouts", ONE_CYCLE)],
+    ids=["resnet20", "cra3-circularnet"],
+)
+def test_50_steps_are_those_of_a_plain_loop(tiny_cifar, model, dataset, recipe):
+    split = datasets.load("cifar10", tiny_cifar)[0] if dataset == "cifar10" else layouts.make(112, seed=0)
+    plain = fresh(model, split)
+    start = weights(plain)
+    theirs = train_plainly(plain, split, recipe, seed=5, steps=50)
+    found, rates = trained(fresh(model, split), split, recipe, 5, 50)
+    assert equal(found, weights(plain))
+    assert rates == pytest.approx(theirs, rel=1e-12, abs=0) and len(set(rates)) > 1
+    assert not equal(found, start)  # witness: 50 steps change the weights
+    other, _ = trained(fresh(model, split), split, recipe, 6, 3)
+    same, _ = trained(fresh(model, split), split, recipe, 5, 3)
+    assert not equal(other, same)  # witness: another seed sees other batches
+
+
+def test_bf16_is_autocast_and_is_not_float32():
+    split = layouts.make(64, seed=0)
+    half = Recipe(batch=16, epochs=4, lr=0.1, precision="bf16")
+    plain = fresh("cra3-circularnet", split)
+    train_plainly(plain, split, half, seed=0, steps=6)
+    found, _ = trained(fresh("cra3-circularnet", split), split, half, 0, 6)
+    full, _ = trained(fresh("cra3-circularnet", split), split, Recipe(batch=16, epochs=4, lr=0.1), 0, 6)
+    assert equal(found, weights(plain))
+    assert not equal(found, full)  # witness: the precision is taken
+    assert all(value.dtype in (torch.float32, torch.int64) for value in found)
+
+
+def test_history_has_one_line_per_epoch_with_the_last_rate():
+    split = layouts.make(70, seed=0)
+    recipe = Recipe(batch=32, epochs=3, lr=0.1, milestones=(1, 2))
+    training = Training(fresh("circularnet", split), split, layouts.make(20, seed=1), recipe, 0, "cpu")
+    seen = []
+    history = training.run(on_epoch=lambda training: seen.append(training.position))
+    assert seen == [2, 4, 6] and training.done  # 70 // 32 steps; the last incomplete batch is dropped
+    assert [line["epoch"] for line in history] == [1, 2, 3]
+    assert [line["lr"] for line in history] == pytest.approx([0.1, 0.01, 0.001], rel=1e-12)
+    assert all(0 <= line[key] <= 100 for line in history for key in line if key.endswith("error"))
+    assert training.run() is history and len(history) == 3  # nothing is left to do
+
+
+def test_train_loss_is_the_mean_of_the_steps():
+    split = layouts.make(64, seed=0)
+    training = Training(fresh("circularnet", split), split, split, Recipe(batch=16, epochs=1, lr=0.1), 0, "cpu")
+    losses = [training.step() for _ in range(4)]
+    assert training.close_epoch()["train_loss"] == pytest.approx(np.mean(losses), rel=1e-12)
+    assert len(set(losses)) == 4  # witness
+
+
+def test_a_batch_larger_than_the_split_is_refused():
+    split = layouts.make(20, seed=0)
+    with pytest.raises(OutOfRange, match=r"21.*20"):
+        Training(fresh("circularnet", split), split, split, Recipe(batch=21, epochs=1, lr=0.1), 0, "cpu")
+    Training(fresh("circularnet", split), split, split, Recipe(batch=20, epochs=1, lr=0.1), 0, "cpu")  # witness
+
+
+def test_a_run_works_outside_the_main_thread():
+    """Where no signal handler can be set; the explorer and notebooks may do so."""
+    split = layouts.make(32, seed=0)
+    training = Training(fresh("circularnet", split), split, split, Recipe(batch=16, epochs=1, lr=0.1), 0, "cpu")
+    thread = threading.Thread(target=training.run)
+    thread.start()
+    thread.join()
+    assert training.done
+
+
+class Noisy(nn.Module):
+    """A network that draws from every generator in each training step."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5))
+        self.fc = nn.Linear(8, 32)
+
+    def forward(self, x):
+        if self.training:
+            x = x * (1 + random.random() + np.random.rand())
+        return self.fc(self.body(x).mean((2, 3)))
+
+
+def noisy_training():
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    return Training(Noisy(), layouts.make(64, seed=0), layouts.make(16, seed=1), SMALL, 0, "cpu")
+
+
+DAMAGE = {
+    "nothing": lambda training, tensors: None,
+    "python's generator": lambda training, tensors: random.seed(9),
+    "numpy's generator": lambda training, tensors: np.random.seed(9),
+    "torch's generator": lambda training, tensors: torch.manual_seed(9),
+    "the momentum": lambda training, tensors: training.optimizer.state.clear(),
+    "the mean loss": lambda training, tensors: training.progress.zero_(),
+    "a running mean": lambda training, tensors: training.plain.body[1].running_mean.zero_(),
+    "the seed": lambda training, tensors: setattr(training, "seed", 1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_continuing_restores_everything(tmp_path, damage):
+    """With nothing damaged the continuation is exact; each other case is a witness that its part is needed."""
+    whole = noisy_training()
+    for _ in range(3):
+        whole.step()
+    checkpoints = Checkpoints(tmp_path / "ckpt", "key")
+    checkpoints.save(whole.position, *whole.state())
+    whole.step(), whole.close_epoch(), whole.step()
+
+    continued = noisy_training()
+    found = checkpoints.load()
+    continued.load_state(*found)
+    DAMAGE[damage](continued, found[0])
+    continued.step(), continued.close_epoch(), continued.step()
+    exact = equal(weights(whole.plain), weights(continued.plain)) and whole.history == continued.history
+    assert exact == (damage == "nothing")
+
+
+def edit(tensors, group, name, value):
+    group = tensors[group]
+    name = name or next(iter(group))
+    group.pop(name, None)
+    if value is not None:
+        group[name] = value
+
+
+FOREIGN = {
+    "missing weight": ("model", "fc.weight", None),
+    "extra weight": ("model", "fc.scale", torch.ones(1)),
+    "weight of another shape": ("model", "fc.weight", torch.ones(32, 9)),
+    "weight of another type": ("model", "fc.weight", torch.ones(32, 8, dtype=torch.float16)),
+    "missing momentum": ("optimizer", None, None),
+    "extra momentum": ("optimizer", "99.momentum_buffer", torch.ones(1)),
+    "momentum of another shape": ("optimizer", "0.momentum_buffer", torch.ones(1, 2)),
+    "missing generator": ("generators", "torch", None),
+    "generator of another size": ("generators", "torch", torch.zeros(3, dtype=torch.uint8)),
+    "missing mean loss": ("progress", "progress", None),
+    "mean loss of another shape": ("progress", "progress", torch.zeros(3, dtype=torch.float64)),
+}
+
+
+@pytest.mark.parametrize("fault", FOREIGN)
+def test_a_state_that_does_not_fit_is_refused(tmp_path, fault):
+    training = noisy_training()
+    training.step()
+    Checkpoints(tmp_path / "ckpt", "key").save(1, *training.state())
+    tensors, scalars = Checkpoints(tmp_path / "ckpt", "key").load()
+    noisy_training().load_state(tensors, scalars)  # witness: fits before
+    edit(tensors, *FOREIGN[fault])
+    with pytest.raises(Corrupt):
+        noisy_training().load_state(tensors, scalars)
