@@ -35,7 +35,7 @@ def tiny_layouts(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
 
 @pytest.fixture
 def tiny_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a CIFAR-10 of 160 + 40 pictures and a CIFAR-100 of 300 + 40; $WORKBENCH_DATA names it."""
+    """The folder of a CIFAR-10 of 80 + 20 pictures and a CIFAR-100 of 300 + 40; $WORKBENCH_DATA names it."""
     root = tmp_path / "data"
     write_cifar(root, monkeypatch.setattr)
     return root
@@ -94,8 +94,8 @@ def write_cifar(root: Path, patch: Callable[[Any, str, Any], Any]) -> None:
         pictures = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
         return {"data": pictures, label: [i % classes for i in range(count)]}
 
-    batches = {name: part(32, 10, "labels") for name, _ in CIFAR10.train_list}
-    _write(CIFAR10, root, patch, batches, {"test_batch": part(40, 10, "labels")}, 10, "label_names")
+    batches = {name: part(16, 10, "labels") for name, _ in CIFAR10.train_list}
+    _write(CIFAR10, root, patch, batches, {"test_batch": part(20, 10, "labels")}, 10, "label_names")
     train = part(300, 100, "fine_labels") | {"coarse_labels": [0] * 300}
     test = part(40, 100, "fine_labels") | {"coarse_labels": [0] * 40}
     _write(CIFAR100, root, patch, {"train": train}, {"test": test}, 100, "fine_label_names")

@@ -56,6 +56,21 @@ def test_a_killed_write_leaves_the_old_content(tmp_path, call):
     assert path.read_bytes() == b"old"
 
 
+def test_a_second_writer_in_between_tears_nothing(tmp_path, monkeypatch):
+    """Two threads of one process may write one file; each write is whole, and the later replacement stays."""
+    path, fsync, between = tmp_path / "record.json", os.fsync, [b"second"]
+
+    def interrupted(handle):
+        fsync(handle)
+        if between:
+            files.write_atomic(path, between.pop())
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    files.write_atomic(path, b"first")
+    assert not between  # witness: the second was written meanwhile
+    assert path.read_bytes() == b"first"
+
+
 def test_data_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
     calls = []
     for name in ("fsync", "replace"):

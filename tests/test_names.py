@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import OutOfRange, UnknownName, WorkbenchError
@@ -46,6 +46,7 @@ def bracketed(name):
 values = lists | names(lists | names(lists).map(bracketed)).map(bracketed)
 
 
+@settings(deadline=None)
 @given(names(values))
 def test_parse_is_the_inverse_of_str(name):
     assert parse(str(name)) == name
@@ -53,6 +54,7 @@ def test_parse_is_the_inverse_of_str(name):
     assert parse(str(ModelName(other, name.attention, name.connection))) != name  # witness
 
 
+@settings(deadline=None)
 @given(names(plain), st.randoms())
 def test_writing_a_name_in_another_order_changes_nothing(name, random):
     def shuffled(part):
@@ -133,6 +135,7 @@ def test_malformed_names_are_refused(text):
     assert "; " in str(caught.value) or ". " in str(caught.value)  # what is wrong, and what to do
 
 
+@settings(deadline=None)
 @given(st.text("secradbm5057[]=,-+ é", max_size=20) | st.text(max_size=12))
 def test_any_text_is_a_name_or_an_error_of_ours(text):
     try:

@@ -271,59 +271,35 @@ def table(options: argparse.Namespace) -> None:
         print(_text(chosen, entries))
 
 
-def _cells(table: Any, entries: list[dict[str, Any]], budget: str | None = None) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: printed columns, then one measured column for each metric and protocol."""
-    from workbench.experiments.compare import show
+def _text(table: Any, entries: list[dict[str, Any]], budget: str = "") -> str:
+    from workbench.experiments.compare import cells, protocols
 
-    keep = {twin for _, twin in table.measured_rows(budget)} if budget and budget != "count" else None
-    columns = list(
-        dict.fromkeys(
-            (m["metric"], m["protocol"])
-            for metric in table.metrics
-            for entry in entries
-            for m in entry["measured"]
-            if m["metric"] == metric.key and (keep is None or "agrees" in m or m["model"] in keep)
-        )
-    )
-    titles = {metric.key: f"{metric.title} ({metric.unit})" for metric in table.metrics}
-    head = ["row", *(f"{title}, published" for title in titles.values())]
-    head += [f"{titles[key]}: {protocol}" for key, protocol in columns] + ["status"]
-    metrics = {metric.key: metric for metric in table.metrics}
-    lines = []
-    for entry in entries:
-        found = {(m["metric"], m["protocol"]): show(metrics[m["metric"]], m) for m in entry["measured"]}
-        printed = [entry["printed"].get(key, "-") for key in titles]
-        lines.append(
-            [entry["row"], *printed, *(found.get(column, "not measured") for column in columns), entry["status"]]
-        )
-    return head, lines
-
-
-def _text(table: Any, entries: list[dict[str, Any]], budget: str | None = None) -> str:
-    head, lines = _cells(table, entries, budget)
-    short = [title if len(title) < 30 else f"[{number}]" for number, title in enumerate(head)]
-    widths = [max(len(row[i]) for row in [short, *lines]) for i in range(len(head))]
-    rows = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [short, *lines]
-    ]
-    notes = [f"{mark} {title}" for mark, title in zip(short, head, strict=True) if mark != title]
-    return "\n".join([*rows, "", *notes])
+    heads, lines = cells(table, entries, budget)
+    rows = [[source for source, _ in heads], [metric for _, metric in heads], *lines]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    notes = [note for note in protocols(entries) if not budget or note.startswith(("counted", f"measured, {budget}:"))]
+    return "\n".join([*text, "", *notes])
 
 
 def _markdown(table: Any, entries: list[dict[str, Any]]) -> str:
-    head, lines = _cells(table, entries)
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    from workbench.experiments.compare import cells, protocols
+
+    heads, lines = cells(table, entries)
+    rows = [[": ".join(filter(None, head)) for head in heads], ["---"] * len(heads), *lines]
+    text = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*text, "", *(f"- {note}" for note in protocols(entries))])
 
 
 def _csv(table: Any, entries: list[dict[str, Any]]) -> str:
     import csv
     import io
 
-    head, lines = _cells(table, entries)
+    from workbench.experiments.compare import cells
+
+    heads, lines = cells(table, entries)
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([head, *lines])
+    csv.writer(out, lineterminator="\n").writerows([[": ".join(filter(None, head)) for head in heads], *lines])
     return out.getvalue()
 
 

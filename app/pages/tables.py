@@ -22,6 +22,7 @@ st.dataframe(
     height="content",
     column_config={name: st.column_config.TextColumn(name, width="medium") for name in flat.columns},
 )
+st.markdown("\n".join(f"- {line}" for line in report.protocols(entries)))
 st.caption(
     "`=` after a counted value: equal to the print to its last digit. A measured column stands under its own protocol "
     "and is never subtracted from a printed one."

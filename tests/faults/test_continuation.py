@@ -34,7 +34,7 @@ LAYOUTS = Experiment(
 CIFAR = Experiment(
     model="dca-se-resnet20",
     dataset="cifar10",
-    recipe=Recipe(batch=32, epochs=2, lr=0.1, milestones=(1,)),  # 2 epochs of 5 steps
+    recipe=Recipe(batch=16, epochs=2, lr=0.1, milestones=(1,)),  # 2 epochs of 5 steps
     seed=0,
 )
 STEPS = {LAYOUTS: 30, CIFAR: 10}

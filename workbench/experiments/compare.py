@@ -9,7 +9,7 @@ from typing import Any
 from workbench.experiments.experiment import Record
 from workbench.experiments.store import Store
 from workbench.experiments.tables import SCALE, Metric, Row, Table, agrees
-from workbench.training.recipe import Recipe
+from workbench.training.recipe import Recipe, as_dict, recipe
 
 # Two-sided 95 % quantiles of Student's t by degrees of freedom
 T95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -18,8 +18,8 @@ T95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262,
 def compare(table: Table, store: Store) -> list[dict[str, Any]]:
     """One entry a row: {"row", "model", "published", "printed", "measured": [...], "status", "note"}.
 
-    A measured entry has {"metric", "mean", "std", "n", "values", "protocol", "dataset", "model", "hardware", "code"};
-    std is None for one seed.  Counted metrics have {"agrees"} instead of a data set.
+    A measured entry has {"metric", "budget", "mean", "std", "n", "values", "protocol", "dataset", "model", "hardware",
+    "code"}; std is None for one seed.  Counted metrics have the budget "count" and {"agrees"} instead of a data set.
     """
     by_model: dict[str, list[Record]] = defaultdict(list)
     for record in store.records():
@@ -31,18 +31,26 @@ def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[st
     models = dict.fromkeys([row.model, *row.twin.values()])
     records = [record for model in models for record in by_model.get(model, ())]
     done = [record for record in records if record.status == "done"]
-    trained = [
-        _summary(metric, group) for group in groups(done) for metric in table.metrics if metric.source == "train"
-    ]
+    trained = [metric for metric in table.metrics if metric.source == "train"]
     return {
         "row": row.label,
         "model": row.model or next(iter(row.twin.values())),
         "published": {key: float(text) for key, text in row.published.items()},
         "printed": row.published,
-        "measured": _counted(table, row) + trained,
+        "measured": _counted(table, row)
+        + [_summary(metric, group, budget_of(table, row, group[0])) for group in groups(done) for metric in trained],
         "status": _status(table, row, records, done),
         "note": row.note,
     }
+
+
+def budget_of(table: Table, row: Row, record: Record) -> str | None:
+    """The budget of the table that this record was made at, or None."""
+    for key, budget in table.budgets.items():
+        wanted = (row.twin.get(key), budget.dataset, as_dict(recipe(row.recipe or budget.recipe)))
+        if wanted == (record.spec["model"]["name"], record.spec["dataset"]["name"], record.spec["recipe"]):
+            return key
+    return None
 
 
 def groups(records: Iterable[Record]) -> list[list[Record]]:
@@ -73,11 +81,12 @@ def hardware(record: Record) -> str:
     return f"{record.environment['device']}, {threads} thread{'s' * (threads != 1)}"
 
 
-def _summary(metric: Metric, group: list[Record]) -> dict[str, Any]:
+def _summary(metric: Metric, group: list[Record], budget: str | None) -> dict[str, Any]:
     values = [value(metric, record) for record in group]
     first = group[0]
     return {
         "metric": metric.key,
+        "budget": budget,
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if len(values) > 1 else None,
         "n": len(values),
@@ -100,6 +109,7 @@ def _counted(table: Table, row: Row) -> list[dict[str, Any]]:
     return [
         {
             "metric": metric.key,
+            "budget": "count",
             "mean": getattr(counted, metric.key) / SCALE[metric.unit],
             "std": None,
             "n": 1,
@@ -180,6 +190,54 @@ def _sentence(delta: dict[str, Any]) -> str:
     beyond = abs(delta["mean"]) > delta["half_width"]
     verdict = "larger than the seed noise" if beyond else "within the seed noise"
     return f"{start}, 95 % interval +- {delta['half_width']:.2f}): {verdict}."
+
+
+def column(measured: dict[str, Any]) -> str:
+    """The heading under which a measured value stands."""
+    if measured["budget"] == "count":
+        return "counted"
+    return f"measured, {measured['budget']}" if measured["budget"] else f"measured, {measured['protocol']}"
+
+
+def protocols(entries: list[dict[str, Any]]) -> list[str]:
+    """What stands behind the headings: protocol, hardware and rows."""
+    rows: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for entry in entries:
+        for measured in entry["measured"]:
+            where = f", {measured['hardware']}" if measured["dataset"] else ""
+            names = rows[column(measured), measured["protocol"] + where]
+            if entry["row"] not in names:
+                names.append(entry["row"])
+    shared = {heading for heading, _ in rows if sum(other == heading for other, _ in rows) > 1}
+    return [
+        f"{heading}: {text}" + (f" ({'; '.join(names)})" if heading in shared else "")
+        for (heading, text), names in rows.items()
+    ]
+
+
+def cells(
+    table: Table, entries: list[dict[str, Any]], budget: str = ""
+) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """Headings (source, metric) and lines: row, printed numbers, counted and measured ones, status.
+
+    budget: only what was measured at that budget, instead of everything.
+    """
+    titles = {metric.key: f"{metric.title} ({metric.unit})" for metric in table.metrics}
+    metrics = {metric.key: metric for metric in table.metrics}
+    heads: list[tuple[str, str]] = []
+    found: list[dict[tuple[str, str], str]] = []
+    for entry in entries:
+        mine = [m for m in entry["measured"] if not budget or m["budget"] in (budget, "count")]
+        found.append({(column(m), titles[m["metric"]]): show(metrics[m["metric"]], m) for m in mine})
+        heads += [head for head in found[-1] if head not in heads]
+    heads.sort(key=lambda head: (head[0] != "counted", head[0]))
+    lines = [
+        [entry["row"], *(entry["printed"].get(key, "-") for key in titles)]
+        + [mine.get(head, "-" if head[0] == "counted" else "not measured") for head in heads]
+        + [entry["status"]]
+        for entry, mine in zip(entries, found, strict=True)
+    ]
+    return [("", "row"), *(("published", title) for title in titles.values()), *heads, ("", "status")], lines
 
 
 def show(metric: Metric, measured: dict[str, Any]) -> str:

@@ -52,6 +52,7 @@ def reproduce(table: Table, budget: str, store: Store, seeds: int = 0, device: s
             kernel_name="python3",
             progress_bar=False,
             execution_timeout=CELL_LIMIT_S,
+            extra_arguments=["--log-level=ERROR"],  # ipykernel warns at each start that it talks over TCP
         )
     except PapermillExecutionError as error:
         os.replace(part, failed)

@@ -3,12 +3,21 @@
 from typing import TYPE_CHECKING, Any
 
 from workbench.datasets import CLASSES
-from workbench.experiments.compare import compare, groups, hardware, protocol, reading, show, value
+from workbench.experiments.compare import (
+    budget_of,
+    cells,
+    compare,
+    groups,
+    hardware,
+    protocol,
+    protocols,
+    reading,
+    value,
+)
 from workbench.experiments.experiment import Record
 from workbench.experiments.grid import run_all
 from workbench.experiments.store import Store
 from workbench.experiments.tables import Metric, Table
-from workbench.training.recipe import as_dict, recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,26 +63,13 @@ def run(table: Table, budget: str, store: Store, seeds: int = 0, device: str = "
         run_all(table.experiments(budget, seeds), store, device, jobs, progress)
 
 
-def frame(table: Table, entries: list[dict[str, Any]]) -> "pd.DataFrame":
-    """Published and measured columns side by side; one measured column for each protocol."""
+def frame(table: Table, entries: list[dict[str, Any]], budget: str = "") -> "pd.DataFrame":
+    """Published and measured columns side by side, all of them or those of one budget."""
     import pandas as pd
 
-    lines = []
-    for entry in entries:
-        line: dict[tuple[str, str], str] = {}
-        for metric in table.metrics:
-            line["published", label(metric)] = entry["printed"].get(metric.key, "-")
-        for metric in table.metrics:
-            for measured in entry["measured"]:
-                if measured["metric"] == metric.key:
-                    line[measured["protocol"], label(metric)] = show(metric, measured)
-        line["", "status"] = entry["status"]
-        lines.append(line)
-    columns = list(dict.fromkeys(key for line in lines for key in line if key[0]))
-    columns.sort(key=lambda column: (column[0] != "published", not column[0].startswith("counted")))
-    columns.append(("", "status"))
-    index = pd.Index([entry["row"] for entry in entries], name="row")
-    return pd.DataFrame(lines, index=index, columns=pd.MultiIndex.from_tuples(columns)).fillna("not measured")
+    heads, lines = cells(table, entries, budget)
+    columns = pd.MultiIndex.from_tuples(heads[1:])
+    return pd.DataFrame([line[1:] for line in lines], [line[0] for line in lines], columns)
 
 
 def label(metric: Metric) -> str:
@@ -124,21 +120,14 @@ def curve_frame(table: Table, store: Store, budget: str) -> "pd.DataFrame":
 
 def of_budget(table: Table, store: Store, budget: str) -> dict[str, list[Record]]:
     """Row -> its finished records at this budget, on the one machine that has most of them."""
-    chosen = table.budget(budget)
     machines: dict[str, dict[str, list[Record]]] = {}
-    everything = [record for record in store.records() if record.status == "done"]
-    rows = table.measured_rows(budget)
-    for row, twin in rows:
-        wanted = (twin, chosen.dataset, as_dict(recipe(row.recipe or chosen.recipe)))
-        for group in groups(record for record in everything if _made_as(record) == wanted):
+    done = [record for record in store.records() if record.status == "done"]
+    rows = [row for row, _ in table.measured_rows(budget)]
+    for row in rows:
+        for group in groups(record for record in done if budget_of(table, row, record) == budget):
             machines.setdefault(hardware(group[0]), {})[row.label] = group
     best = max(machines.values(), key=lambda found: sum(map(len, found.values())), default={})
-    return {row.label: best.get(row.label, []) for row, _ in rows}
-
-
-def _made_as(record: Record) -> tuple:
-    spec = record.spec
-    return spec["model"]["name"], spec["dataset"]["name"], spec["recipe"]
+    return {row.label: best.get(row.label, []) for row in rows}
 
 
 __all__ = [
@@ -149,6 +138,7 @@ __all__ = [
     "heading",
     "models",
     "of_budget",
+    "protocols",
     "reading",
     "run",
     "training_curves",
