@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-st.set_page_config(page_title="Attention workbench", page_icon=":material/visibility:", layout="wide")
+st.set_page_config(page_title="Attention workbench", page_icon="👁", layout="wide")
 st.navigation(
     [
         st.Page("pages/tables.py", title="Tables", icon=":material/table_chart:", default=True),

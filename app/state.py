@@ -1,21 +1,38 @@
 """Choices live in the URL; what the URL says is checked against what there is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import streamlit as st
 
+from workbench.experiments import tables
 from workbench.experiments.store import Store
+from workbench.experiments.tables import Table
 
 
-def choose(label: str, key: str, options: Sequence[str], default: str) -> str:
-    """A select box bound to ?key=...; an unknown value shows the default and one line that says so."""
+def choose(label: str, key: str, options: Mapping[str, str], default: str) -> str:
+    """A select box bound to ?key=...; options: value -> what it is called.
+
+    An unknown value in the link shows the default and one line that says so.
+    """
+    keys = [*options]
     asked = st.query_params.get(key, default)
-    if asked not in options:
+    if asked not in keys:
         st.caption(f"The link asks for {key} {asked[:40]!r}, which is not here; showing {default}.")
         asked = default
-    chosen = st.selectbox(label, options, index=list(options).index(asked)) or default
+    chosen = st.selectbox(label, keys, keys.index(asked), format_func=lambda key: options[key]) or default
     st.query_params[key] = chosen
     return chosen
+
+
+def choose_table(keys: list[str]) -> Table:
+    """The table of the link, by its caption."""
+    found = {key: tables.load(key) for key in keys}
+    return found[choose("Table", "table", {key: f"{key}: {t.caption}" for key, t in found.items()}, "cra-4")]
+
+
+def choose_budget(table: Table, keys: list[str]) -> str:
+    """One of these budgets of the table."""
+    return choose("Budget", "budget", {key: f"{key}: {table.budget(key).dataset}" for key in keys}, keys[0])
 
 
 @st.cache_resource

@@ -13,7 +13,7 @@ import torch
 
 from workbench.backbones import Network
 from workbench.errors import OutOfRange, UnknownName
-from workbench.names import ATTENTIONS, BACKBONES, CONNECTIONS, ModelName, Part, parse, split_list
+from workbench.names import ATTENTIONS, BACKBONES, CONNECTIONS, ModelName, Part, parse, split_list, whole_number
 
 SOCKETS = {"self", "site", "network", "classes", "attention", "conv"}
 
@@ -25,6 +25,8 @@ def build(name: str | ModelName, classes: int = 1000, image_size: int | None = N
     Raises UnknownName or OutOfRange with what is allowed.
     """
     model = parse(str(name))
+    if image_size is not None and image_size < 1:
+        raise OutOfRange(f"Image size {image_size} px; it must be at least 1.")
     if model.attention:
         _fits(str(model), classes, image_size)
     return _build(model, classes)
@@ -95,6 +97,8 @@ def _options(part: Part, known: dict[str, str]) -> dict[str, Any]:
     if part.size is not None:
         if "size" not in schema:
             raise OutOfRange(f"{part} has a size, but {part.word!r} takes none; write {part.word!r}.")
+        if "size" in given:
+            raise OutOfRange(f"{part} gives its size twice; write {part.word}{part.size}.")
         given["size"] = str(part.size)
     for key in given:
         if key not in schema:
@@ -107,14 +111,12 @@ def _options(part: Part, known: dict[str, str]) -> dict[str, Any]:
 
 def _value(word: str, key: str, text: str, kind: Any) -> Any:
     if kind is int:
-        if not text.isascii() or not text.isdecimal():
-            raise OutOfRange(f"{word} option {key}={text}: it must be a whole number.")
-        return int(text)
+        return whole_number(f"{word} option {key}", text)
     if kind is bool:
         if text not in ("true", "false"):
             raise OutOfRange(f"{word} option {key}={text}: use true or false.")
         return text == "true"
-    return tuple(split_list(text)) if get_origin(kind) is tuple else text
+    return tuple(sorted(set(split_list(text)))) if get_origin(kind) is tuple else text
 
 
 def _text(value: Any) -> str:

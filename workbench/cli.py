@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a check failed, 2 usage, 3 data missing, 4 out of memory, 
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -345,8 +346,7 @@ def data(options: argparse.Namespace) -> None:
 
 
 def app(options: argparse.Namespace) -> None:
-    import streamlit
-
+    _require("streamlit")
     script = files.share("app") / "main.py"
     os.environ["WORKBENCH_RUNS"] = str(files.runs_dir(options.runs).resolve())
     os.environ["WORKBENCH_DATA"] = str(files.data_dir(options.data_dir).resolve())
@@ -357,19 +357,22 @@ def app(options: argparse.Namespace) -> None:
         "server.fileWatcherType": "none",
         "server.headless": "true",
         "client.showErrorDetails": "none",
+        "client.toolbarMode": "minimal",
         "browser.gatherUsageStats": "false",
     }
     flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-    assert streamlit.__file__
     print(f"The explorer: http://127.0.0.1:{options.port} (Ctrl-C ends it)", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(script), *flags])
 
 
 def lab(options: argparse.Namespace) -> None:
-    import jupyterlab
-
-    assert jupyterlab.__file__
+    _require("jupyterlab")
     os.environ["WORKBENCH_RUNS"] = str(files.runs_dir(options.runs).resolve())
     os.environ["WORKBENCH_DATA"] = str(files.data_dir(options.data_dir).resolve())
     folder = str(files.share("notebooks"))
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--ServerApp.root_dir={folder}"])
+
+
+def _require(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(name=package)

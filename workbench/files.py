@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,12 @@ def data_dir(given: str | Path | None = None) -> Path:
 
 def child(root: Path, name: str) -> Path:
     """`root/name`, refused when it would lie outside `root`."""
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()):
+    try:
+        path = (root / name).resolve()
+        inside = path.is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a zero byte
+        inside = False
+    if not inside:
         raise OutOfRange(f"{name!r} leaves the folder {root}; give a name inside it.")
     return path
 
@@ -55,7 +60,7 @@ def ensure_writable(folder: Path) -> Path:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, or leave it untouched.  Survives kill -9 and power loss."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         with open(part, "wb") as f:
             f.write(data)

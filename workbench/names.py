@@ -2,7 +2,7 @@
 
     name      = [connection "-"] [attention "-"] backbone
     part      = word [digits] ["[" key "=" value {"," key "=" value} "]"]
-    value     = text without , - [ ] or a nested name; lists are joined by "+"
+    value     = text without , = [ ] or a nested name; lists are joined by "+"
 
 The digits of an attention are its size (`cra7`: a 7x7 grid); those of a backbone belong to its word (`resnet50`).
 `parse(str(n)) == n` for every name.  Only words are checked here; `build` checks options against the signatures.
@@ -93,6 +93,13 @@ def parse(name: str) -> ModelName:
     return ModelName(backbone, attention, connection)
 
 
+def whole_number(what: str, text: str) -> int:
+    """`text` as a number of at most four digits; raises OutOfRange."""
+    if not re.fullmatch(r"[0-9]{1,4}", text):
+        raise OutOfRange(f"{what}: {text[:20]!r} must be a whole number from 0 to 9999.")
+    return int(text)
+
+
 def split_list(value: str) -> list[str]:
     """The items of an option's list: "channel+spatial" -> ["channel", "spatial"]."""
     return value.split("+")
@@ -113,7 +120,7 @@ def _part(text: str, known: dict[str, str]) -> Part | None:
         stem = word.rstrip("0123456789")
         if known is BACKBONES or stem not in known:
             return None
-        word, size = stem, int(word[len(stem) :])
+        word, size = stem, whole_number(f"size of {stem}", word[len(stem) :])
     return Part(word, size, tuple(_option(word, item) for item in _split(options, ",")) if options is not None else ())
 
 

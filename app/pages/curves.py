@@ -1,7 +1,7 @@
 """Training and test curves of a table's runs."""
 
 import streamlit as st
-from state import choose, store
+from state import choose, choose_budget, choose_table, store
 
 from workbench.experiments import report, tables
 
@@ -15,12 +15,16 @@ METRICS = {
 
 st.title("Curves")
 trained = [key for key in tables.known() if tables.load(key).budgets]
-table = tables.load(choose("Table", "table", trained, "cra-4"))
-budget = choose("Budget", "budget", list(table.budgets), next(iter(table.budgets)))
+left, middle, right = st.columns(3)
+with left:
+    table = choose_table(trained)
+with middle:
+    budget = choose_budget(table, list(table.budgets))
+with right:
+    metric = choose("Metric", "metric", METRICS, "test_top1_error")
 if not any(report.of_budget(table, store(), budget).values()):
     st.info(f"No finished run at this budget yet. Run `workbench reproduce {table.key} --budget {budget}`.")
 else:
-    metric = choose("Metric", "metric", list(METRICS), "test_top1_error")
     st.caption(f"{table.budget(budget).note} A line is the mean over seeds, its band the lowest to the highest seed.")
     st.plotly_chart(
         report.training_curves(table, store(), budget, metric),

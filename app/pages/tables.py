@@ -2,12 +2,12 @@
 
 import pandas as pd
 import streamlit as st
-from state import choose, store
+from state import choose_budget, choose_table, store
 
 from workbench.experiments import report, tables
 
 st.title("Published beside measured")
-table = tables.load(choose("Table", "table", tables.known(), "cra-4"))
+table = choose_table(tables.known())
 entries = report.compare(table, store())
 st.markdown(f"**{table.paper}.** {table.caption}")
 st.caption(f"Published with: {table.protocol}")
@@ -35,7 +35,7 @@ if table.budgets:
     if not ready:
         st.info(f"Nothing is measured for this table yet. Run `workbench reproduce {table.key} --budget smoke`.")
     else:
-        budget = choose("Budget", "budget", ready, ready[0])
+        budget = choose_budget(table, ready)
         st.caption(table.budget(budget).note)
         st.plotly_chart(
             report.figure(table, store(), budget),

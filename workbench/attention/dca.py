@@ -24,7 +24,6 @@ from workbench.attention.base import Attention, Dim, Trail, attentions
 from workbench.attention.cbam import ChannelGate
 from workbench.errors import OutOfRange
 
-EPSILON = 1e-6
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -82,8 +81,8 @@ class Connection(nn.Module):
 
     def contribution(self) -> float:
         """Share of the previous attention, |w_previous| / (|w_previous| + |w_current|), in [0, 1].  DCA Fig. 5."""
-        current, previous = self.merge.weights()
-        return abs(previous) / (abs(previous) + abs(current))
+        current, previous = map(abs, self.merge.weights())
+        return previous / (previous + current) if previous else 0.0
 
 
 def over_channels(block: Attention, width: int, schema: str, reduction: int | None, form: str) -> Connection:
@@ -147,7 +146,7 @@ class Alpha(nn.Module):
         return SCHEMAS[self.schema](G, self.alpha * M)
 
     def weights(self) -> tuple[float, float]:
-        return 1.0, float(self.alpha)
+        return 1.0, self.alpha.item()
 
 
 class Weights(nn.Module):
@@ -189,7 +188,8 @@ def direct(G: Tensor, aM: Tensor) -> Tensor:
 
 def weighted(G: Tensor, aM: Tensor) -> Tensor:
     """Eq. 5 where both terms have one sign; elsewhere its weights use |.|, since Eq. 5 is singular at G + aM = 0."""
-    total = (G.abs() + aM.abs()).clamp_min(EPSILON)
+    total = G.abs() + aM.abs()
+    total = torch.where(total > 0, total, 1)
     return G.abs() / total * G + aM.abs() / total * aM
 
 
