@@ -75,7 +75,7 @@ def test_a_size_given_twice_is_refused():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("se[reduction=eight]-resnet20", "reduction=eight.*whole number"),
+        ("se[reduction=eight]-resnet20", "reduction.*whole number"),
         ("se[reduction=8.0]-resnet20", "whole number"),
         ("se[reduction=-8]-resnet20", "whole number"),
         ("se[reduction=٨]-resnet20", "whole number"),
@@ -90,7 +90,7 @@ def test_a_size_given_twice_is_refused():
         ("dca2-se-resnet20", "takes none"),
         ("dca[dims=spatial]-se-resnet20", "has channel"),
         ("circularnet[padding=reflect]", "circular or zeros"),
-        ("cra9999999999-resnet20", "exceeds|at most"),
+        ("cra9999999999-resnet20", "whole number"),
     ],
 )
 def test_options_out_of_range_are_refused(name, message):

@@ -3,9 +3,9 @@
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from workbench.errors import Busy, CannotWrite, Corrupt, OutOfRange
 
 PACKAGE = Path(__file__).resolve().parent
+_parts = itertools.count()  # two writers of one file never share their parts
 
 
 def share(name: str) -> Path:
@@ -60,7 +61,7 @@ def ensure_writable(folder: Path) -> Path:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, or leave it untouched.  Survives kill -9 and power loss."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.{next(_parts)}.part")
     try:
         with open(part, "wb") as f:
             f.write(data)

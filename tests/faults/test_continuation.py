@@ -187,7 +187,9 @@ def test_the_comparison_can_fail(tmp_path, train, oracle):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-@pytest.mark.parametrize(("moment", "count"), [*itertools.product(MOMENTS[:2], (13, 14)), *((m, 2) for m in MOMENTS[2:])])
+@pytest.mark.parametrize(
+    ("moment", "count"), [*itertools.product(MOMENTS[:2], (13, 14)), *((m, 2) for m in MOMENTS[2:])]
+)
 def test_stopped_by_a_signal_and_continued(tmp_path, train, oracle, moment, count, number):
     assert train(tmp_path, at={(moment, count): send(number)}) == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
     expected = (count, 1) if moment in MOMENTS[:2] else (20, 2)

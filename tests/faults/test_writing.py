@@ -22,7 +22,15 @@ from workbench.training.environment import code_version
 from workbench.training.loop import Training
 from workbench.training.recipe import Recipe
 
-CALLS = ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "mkdir"), (os, "unlink"), (os, "rmdir"), (shutil, "rmtree"))
+CALLS = (
+    (os, "fsync"),
+    (os, "rename"),
+    (os, "replace"),
+    (os, "mkdir"),
+    (os, "unlink"),
+    (os, "rmdir"),
+    (shutil, "rmtree"),
+)
 EXPERIMENT = Experiment(
     model="circularnet",
     dataset="layouts",
