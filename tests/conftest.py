@@ -51,6 +51,7 @@ def fake_cifar() -> Callable[..., None]:
 def forked() -> Callable[..., int]:
     """`run_forked`, where a process may be forked at all."""
     import torch
+    import torch._inductor  # torch's deterministic mode imports it; once, not in every child
 
     if torch.cuda.is_available():  # autograd then keeps threads, which a fork loses
         pytest.skip("forks processes that train on the CPU; run it with CUDA_VISIBLE_DEVICES=")

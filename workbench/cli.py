@@ -276,11 +276,10 @@ def _text(table: Any, entries: list[dict[str, Any]], budget: str = "") -> str:
     from workbench.experiments.compare import cells, protocols
 
     heads, lines = cells(table, entries, budget)
-    rows = [[source for source, _ in heads], [metric for _, metric in heads], *lines]
+    rows = [[metric for metric, _ in heads], [source for _, source in heads], *lines]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    notes = [note for note in protocols(entries) if not budget or note.startswith(("counted", f"measured, {budget}:"))]
-    return "\n".join([*text, "", *notes])
+    return "\n".join([*text, "", *protocols(entries, budget)])
 
 
 def _markdown(table: Any, entries: list[dict[str, Any]]) -> str:

@@ -16,12 +16,8 @@ for claim in table.claims:
 
 frame = report.frame(table, entries)
 flat = frame.copy()
-flat.columns = [" | ".join(part for part in column if part) for column in frame.columns]
-st.dataframe(
-    flat,
-    height="content",
-    column_config={name: st.column_config.TextColumn(name, width="medium") for name in flat.columns},
-)
+flat.columns = [": ".join(filter(None, column)) for column in frame.columns]
+st.dataframe(flat, height="content")
 st.markdown("\n".join(f"- {line}" for line in report.protocols(entries)))
 st.caption(
     "`=` after a counted value: equal to the print to its last digit. A measured column stands under its own protocol "

@@ -234,11 +234,13 @@ def test_a_run_folder_deleted_during_training_is_not_made_again(tmp_path, tiny_l
     assert store.run(EXPERIMENT, device="cpu").status == "done"
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path, tiny_layouts):
-    (tmp_path / "file").touch()
+@pytest.mark.parametrize("runs", ["/proc/runs", "a file", "a file/runs"])
+def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path, tiny_layouts, runs):
+    (tmp_path / "a file").touch()
     with pytest.raises(CannotWrite) as caught:
-        Store(tmp_path / "file" / "runs").run(EXPERIMENT, "cpu", on_step=lambda training: pytest.fail("trained"))
-    assert "nothing was started" in str(caught.value) and str(tmp_path / "file" / "runs") in str(caught.value)
+        Store(tmp_path / runs).run(EXPERIMENT, "cpu", on_step=lambda training: pytest.fail("trained"))
+    assert "nothing was started" in str(caught.value) and str(tmp_path / runs) in str(caught.value)
+    assert (tmp_path / "a file").read_bytes() == b""
 
 
 def test_a_disk_full_at_the_record_leaves_only_the_record_to_write(tmp_path, monkeypatch, tiny_layouts):

@@ -113,7 +113,7 @@ def _counted(table: Table, row: Row) -> list[dict[str, Any]]:
             "mean": getattr(counted, metric.key) / SCALE[metric.unit],
             "std": None,
             "n": 1,
-            "protocol": f"counted, {table.convention} convention, {counted.image_size} px, {table.classes} classes",
+            "protocol": f"{table.convention} convention, {counted.image_size} px, {table.classes} classes",
             "dataset": None,
             "model": row.model,
             "agrees": agrees(row.published[metric.key], getattr(counted, metric.key), metric.unit),
@@ -199,11 +199,11 @@ def column(measured: dict[str, Any]) -> str:
     return f"measured, {measured['budget']}" if measured["budget"] else f"measured, {measured['protocol']}"
 
 
-def protocols(entries: list[dict[str, Any]]) -> list[str]:
-    """What stands behind the headings: protocol, hardware and rows."""
+def protocols(entries: list[dict[str, Any]], budget: str = "") -> list[str]:
+    """What stands behind the headings: protocol, hardware, and the rows where they differ."""
     rows: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in entries:
-        for measured in entry["measured"]:
+        for measured in (m for m in entry["measured"] if kept(m, budget)):
             where = f", {measured['hardware']}" if measured["dataset"] else ""
             names = rows[column(measured), measured["protocol"] + where]
             if entry["row"] not in names:
@@ -218,26 +218,31 @@ def protocols(entries: list[dict[str, Any]]) -> list[str]:
 def cells(
     table: Table, entries: list[dict[str, Any]], budget: str = ""
 ) -> tuple[list[tuple[str, str]], list[list[str]]]:
-    """Headings (source, metric) and lines: row, printed numbers, counted and measured ones, status.
+    """Headings (metric, source) and lines: the row, then for each metric the print beside what was measured, status.
 
     budget: only what was measured at that budget, instead of everything.
     """
-    titles = {metric.key: f"{metric.title} ({metric.unit})" for metric in table.metrics}
-    metrics = {metric.key: metric for metric in table.metrics}
     heads: list[tuple[str, str]] = []
-    found: list[dict[tuple[str, str], str]] = []
-    for entry in entries:
-        mine = [m for m in entry["measured"] if not budget or m["budget"] in (budget, "count")]
-        found.append({(column(m), titles[m["metric"]]): show(metrics[m["metric"]], m) for m in mine})
-        heads += [head for head in found[-1] if head not in heads]
-    heads.sort(key=lambda head: (head[0] != "counted", head[0]))
-    lines = [
-        [entry["row"], *(entry["printed"].get(key, "-") for key in titles)]
-        + [mine.get(head, "-" if head[0] == "counted" else "not measured") for head in heads]
-        + [entry["status"]]
-        for entry, mine in zip(entries, found, strict=True)
-    ]
-    return [("", "row"), *(("published", title) for title in titles.values()), *heads, ("", "status")], lines
+    lines: list[list[str]] = [[entry["row"]] for entry in entries]
+    for metric in table.metrics:
+        mine = [
+            {column(m): show(metric, m) for m in entry["measured"] if m["metric"] == metric.key and kept(m, budget)}
+            for entry in entries
+        ]
+        sources = sorted({source for found in mine for source in found})
+        heads += [(f"{metric.title} ({metric.unit})", source) for source in ("published", *sources)]
+        missing = "not measured" if metric.source == "train" else "-"
+        for line, entry, found in zip(lines, entries, mine, strict=True):
+            line.append(entry["printed"].get(metric.key, "-"))
+            line.extend(found.get(source, missing) for source in sources)
+    for line, entry in zip(lines, entries, strict=True):
+        line.append(entry["status"])
+    return [("", "row"), *heads, ("", "status")], lines
+
+
+def kept(measured: dict[str, Any], budget: str) -> bool:
+    """Does this value belong to a view of `budget`?"""
+    return not budget or measured["budget"] in (budget, "count")
 
 
 def show(metric: Metric, measured: dict[str, Any]) -> str:

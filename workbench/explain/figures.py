@@ -15,7 +15,7 @@ def published_and_measured(
     title: the metric with its unit; protocols: what each row was measured with, shown on hover.
     """
     figure = make_subplots(
-        1, 2, shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=("published", "measured here, other protocol")
+        1, 2, shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=("published", "measured here")
     )
     rows = list(zip(labels, published, measured, protocols, strict=True))
     printed = [(number, label, "as printed") for label, number, _, _ in rows if number is not None]
