@@ -38,7 +38,9 @@ def test_no_table_prints_a_count_that_goes_unchecked():
 
 @pytest.mark.parametrize(("table", "row", "metric"), [cell for cell in CELLS if cell.values[2].key == "macs"])
 def test_the_printed_multiply_adds_are_one_conventions_alone(table, row, metric):
-    assert not any(agrees(table, row, metric, convention=other) for other in {"cra", "dca", "macs"} - {table.convention})
+    assert not any(
+        agrees(table, row, metric, convention=other) for other in {"cra", "dca", "macs"} - {table.convention}
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from workbench.experiments.audit import counted
 from workbench.experiments.experiment import Record
 from workbench.experiments.store import Store
-from workbench.experiments.tables import SCALE, Metric, Row, Table, agrees
+from workbench.experiments.tables import Metric, Row, Table
 from workbench.training.recipe import Recipe, as_dict, recipe
 
 # Two-sided 95 % quantiles of Student's t by degrees of freedom
@@ -37,7 +38,7 @@ def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[st
         "model": row.model or next(iter(row.twin.values())),
         "published": {key: float(text) for key, text in row.published.items()},
         "printed": row.published,
-        "measured": _counted(table, row)
+        "measured": counted(table, row)
         + [_summary(metric, group, budget_of(table, row, group[0])) for group in groups(done) for metric in trained],
         "status": _status(table, row, records, done),
         "note": row.note,
@@ -58,6 +59,7 @@ def groups(records: Iterable[Record]) -> list[list[Record]]:
     found: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         where = {key: record.environment[key] for key in ("device", "threads", "compiled")}
+        where["moved"] = record.environment.get("machines", [])[1:]
         alike = {key: value for key, value in record.spec.items() if key != "seed"}
         found[repr((alike, where))].append(record)
     return [sorted(group, key=lambda record: record.spec["seed"]) for group in found.values()]
@@ -97,29 +99,6 @@ def _summary(metric: Metric, group: list[Record], budget: str | None) -> dict[st
         "hardware": hardware(first),
         "code": sorted({record.environment["code"] for record in group}),
     }
-
-
-def _counted(table: Table, row: Row) -> list[dict[str, Any]]:
-    metrics = [metric for metric in table.metrics if metric.source == "count"]
-    if not (metrics and row.model):
-        return []
-    from workbench.explain.complexity import count
-
-    counted = count(row.model, table.classes, convention=table.convention)
-    return [
-        {
-            "metric": metric.key,
-            "budget": "count",
-            "mean": getattr(counted, metric.key) / SCALE[metric.unit],
-            "std": None,
-            "n": 1,
-            "protocol": f"{table.convention} convention, {counted.image_size} px, {table.classes} classes",
-            "dataset": None,
-            "model": row.model,
-            "agrees": agrees(row.published[metric.key], getattr(counted, metric.key), metric.unit),
-        }
-        for metric in metrics
-    ]
 
 
 def _status(table: Table, row: Row, records: list[Record], done: list[Record]) -> str:

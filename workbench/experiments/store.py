@@ -100,7 +100,7 @@ class Store:
             status, note = "diverged", str(error)
         history = training.history
         metrics = summary(history) if status == "done" else {}
-        surroundings = environment(training.accelerator.device)
+        surroundings = environment(training.accelerator.device) | {"machines": training.machines}
         record = Record(key, spec, status, metrics, history, surroundings, round(training.elapsed_s, 3), note)
         write_json(folder / "record.json", record._asdict())
         return record

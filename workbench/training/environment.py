@@ -18,7 +18,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Device, settings and versions; none of these is part of an experiment's key."""
     packages = ("torch", "torchvision", "accelerate", "numpy")
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "compiled": False,
         "python": platform.python_version(),
@@ -27,8 +27,10 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """The CPU's own name where the system tells it."""
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the CPU's own where the system tells it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

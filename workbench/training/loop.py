@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from workbench.datasets.memory import Batches, Split, augmentation, order
 from workbench.errors import Corrupt, Diverged, Interrupted, OutOfRange
 from workbench.training.checkpoint import Checkpoints
+from workbench.training.environment import device_name
 from workbench.training.evaluate import evaluate
 from workbench.training.recipe import Recipe
 
@@ -31,6 +32,8 @@ class Training:
     def __init__(self, network: nn.Module, train: Split, test: Split, recipe: Recipe, seed: int, device: str = "auto"):
         if recipe.batch > len(train):
             raise OutOfRange(f"Batch {recipe.batch} exceeds the {len(train)} training pictures; use at most that many.")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise OutOfRange("Device cuda: PyTorch sees no GPU here; use auto or cpu.")
         torch.use_deterministic_algorithms(True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         AcceleratorState._reset_state()  # one process trains many runs, each with its own precision
@@ -50,6 +53,7 @@ class Training:
         self.position = 0  # updates made
         self.history: list[dict[str, float]] = []
         self.elapsed_s = 0.0
+        self.machines = [self._machine()]  # more than one when a run moved; then its bits are no promise
         self.progress = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)  # loss and misses, summed
         self._epoch = -1
 
@@ -153,6 +157,7 @@ class Training:
             "history": self.history,
             "elapsed_s": self.elapsed_s,
             "threads": torch.get_num_threads(),
+            "machines": self.machines,
             "random": {"python": random.getstate(), "numpy": [numpy_state[1].tolist(), *numpy_state[2:]]},
         }
         return tensors, scalars
@@ -177,10 +182,14 @@ class Training:
             self.progress.copy_(tensors["progress"]["progress"])
             self.position, self.history = scalars["position"], scalars["history"]
             self.elapsed_s = scalars["elapsed_s"]
+            self.machines = list(dict.fromkeys([*scalars["machines"], self._machine()]))
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise Corrupt(
                 f"The checkpoint does not belong to this run: {error}. Delete its folder to restart."
             ) from error
+
+    def _machine(self) -> str:
+        return f"{device_name(self.accelerator.device)}, torch {torch.__version__}"
 
     def _refuse_divergence(self, loss: float, lr: float) -> None:
         gradients = [p.grad for p in self.plain.parameters() if p.grad is not None]

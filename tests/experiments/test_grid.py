@@ -1,0 +1,172 @@
+"""Many runs in processes of their own are the same runs, and a process that dies costs only itself."""
+
+import json
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+
+from workbench.errors import CannotWrite, DataMissing, WorkbenchError
+from workbench.experiments import grid
+from workbench.experiments.experiment import Experiment
+from workbench.experiments.store import Store
+from workbench.training.recipe import Recipe
+
+RECIPE = Recipe(batch=512, epochs=1, lr=0.1, schedule="constant")
+
+
+def experiment(model="circularnet", seed=0, **changes):
+    return Experiment(**{"model": model, "dataset": "layouts", "recipe": RECIPE, "seed": seed} | changes)
+
+
+THREE = [experiment(), experiment("cra7-circularnet"), experiment(seed=1)]
+
+
+def folder(tmp_path, name):
+    return Store(tmp_path / name, tmp_path / "data", tmp_path / "published")
+
+
+def plain(record):
+    """What a record says, but for the time it took."""
+    return record._replace(duration_s=0.0)
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory):
+    """oracle(experiment): its record from this very process, with the threads that a process of the grid would have."""
+    root = tmp_path_factory.mktemp("oracle")
+
+    def run(experiment, jobs):
+        before = torch.get_num_threads()
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs))
+        try:
+            return Store(root / "runs", root / "data", root / "published").run(experiment, "cpu")
+        finally:
+            torch.set_num_threads(before)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Three runs, two at a time: the folder, the records and the progress."""
+    root, seen = tmp_path_factory.mktemp("grid"), []
+    records = grid.run_all(THREE, folder(root, "runs"), "cpu", 2, lambda *progress: seen.append(progress))
+    return root, records, seen
+
+
+def test_records_are_those_of_one_process_in_the_order_asked_for(ran, oracle):
+    _, records, _ = ran
+    assert [record.key for record in records] == [one.key() for one in THREE]
+    assert [plain(record) for record in records] == [plain(oracle(one, 2)) for one in THREE]
+    assert len({json.dumps(record.metrics) for record in records}) == 3  # witness: they differ among themselves
+
+
+def test_progress_counts_epochs_and_ends_at_all_of_them(ran):
+    _, _, seen = ran
+    epochs = [done for done, _ in seen]
+    assert epochs == sorted(epochs)
+    assert {total for _, total in seen} == {3}
+    assert epochs[0] < 3 and seen[-1] == (3, 3)
+
+
+def test_a_second_call_trains_nothing(ran, monkeypatch):
+    root, records, _ = ran
+    monkeypatch.setattr(grid, "_processes", lambda *_: pytest.fail("started a process"))
+    seen = []
+    again = grid.run_all(THREE, folder(root, "runs"), "cpu", 2, lambda *progress: seen.append(progress))
+    assert (again, seen) == (records, [(3, 3)])
+    with pytest.raises(pytest.fail.Exception):  # witness: what is not done would have been
+        grid.run_all([*THREE, experiment(seed=2)], folder(root, "runs"), "cpu")
+
+
+def test_what_is_published_is_not_run_again(ran, tmp_path, monkeypatch):
+    root, records, _ = ran
+    monkeypatch.setattr(grid, "_processes", lambda *_: pytest.fail("started a process"))
+    (tmp_path / "published").mkdir()
+    for record in records:
+        source = root / "runs" / record.key / "record.json"
+        (tmp_path / "published" / f"{record.key}.json").write_bytes(source.read_bytes())
+    assert grid.run_all(THREE, folder(tmp_path, "runs"), "cpu") == records
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_error_of_a_child_arrives_as_itself(tmp_path):
+    missing = experiment("resnet20", dataset="cifar10")
+    with pytest.raises(DataMissing, match=r"cifar10 is not in .*workbench data fetch cifar10") as told:
+        grid.run_all([missing], folder(tmp_path, "runs"), "cpu")
+    assert told.value.exit_code == 3
+    assert not multiprocessing.active_children()
+    with pytest.raises(DataMissing) as here:  # the same sentence as in this process
+        folder(tmp_path, "runs").run(missing, "cpu")
+    assert str(here.value) == str(told.value)
+
+
+def test_a_folder_that_cannot_be_written_stops_it_before_any_process(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(grid, "_processes", lambda *_: pytest.fail("started a process"))
+    with pytest.raises(CannotWrite, match="file"):
+        grid.run_all(THREE, folder(tmp_path / "file", "runs"), "cpu")
+
+
+def test_a_killed_process_is_named_and_the_next_call_finishes_its_run(tmp_path, oracle):
+    two = experiment(recipe=Recipe(batch=512, epochs=3, lr=0.1, schedule="constant"))
+    store = folder(tmp_path, "runs")
+
+    def kill(done, total):
+        if 1 <= done < total:
+            for child in multiprocessing.active_children():
+                if child.name == two.key():
+                    os.kill(child.pid, signal.SIGKILL)
+
+    with pytest.raises(WorkbenchError, match=two.key()):
+        grid.run_all([two], store, "cpu", 1, kill)
+    assert store.get(two) is None
+    assert [key for key, _, _ in store.unfinished()] == [two.key()]
+    (record,) = grid.run_all([two], store, "cpu", 1)
+    assert plain(record) == plain(oracle(two, 1))
+    assert not [*store.unfinished()]
+
+
+def test_one_failure_stops_the_others_without_losing_them(tmp_path):
+    """The other run has saved itself and continues with the next call; nothing is left running."""
+    long = experiment(recipe=Recipe(batch=64, epochs=10_000, lr=0.1, schedule="constant"))
+    store = folder(tmp_path, "runs")
+    with pytest.raises(DataMissing):
+        grid.run_all([long, experiment("resnet20", dataset="cifar10")], store, "cpu", 2)
+    assert not multiprocessing.active_children()
+    assert store.get(long) is None
+
+
+@pytest.mark.parametrize(("jobs", "threads"), [(1, 4), (2, 2), (4, 1), (9, 1), (0, 1)])
+def test_the_cores_are_shared_among_the_jobs(tmp_path, monkeypatch, jobs, threads):
+    started = []
+
+    class Process:
+        exitcode, name = 0, "run"
+
+        def __init__(self, target, args, name):
+            started.append(args[4])
+
+        def start(self):
+            pass
+
+        def is_alive(self):
+            return False
+
+    class Context:
+        def Pipe(self, duplex):
+            mine, theirs = multiprocessing.Pipe(duplex)
+            return mine, theirs
+
+        def set_forkserver_preload(self, names):
+            pass
+
+    Context.Process = Process
+    monkeypatch.setattr(grid, "POLL_S", 0)
+    monkeypatch.setattr(grid.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(grid.multiprocessing, "get_context", lambda _: Context())
+    grid.run_all([experiment(seed=seed) for seed in range(9)], folder(tmp_path, "runs"), "cpu", jobs)
+    assert started == [threads] * 9

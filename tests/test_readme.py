@@ -1,0 +1,42 @@
+"""The README shows what the committed records say, and its code runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from workbench import cli
+from workbench.experiments import tables
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = dict(re.findall(r"<!-- table (\S+) -->\n(.*?)\n<!-- end -->", README, flags=re.S))
+
+
+def test_there_are_tables():
+    assert set(BLOCKS) <= set(tables.known()) and "cra-4" in BLOCKS
+
+
+@pytest.mark.parametrize("key", BLOCKS)
+def test_a_table_is_what_the_command_prints(key, capsys, tmp_path):
+    assert cli.main(["table", key, "--md", "--runs", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.strip() == BLOCKS[key].strip()
+    assert printed.replace("22.77", "22.78").strip() != BLOCKS[key].strip()  # witness: a digit counts
+
+
+def test_every_command_it_names_exists():
+    named = set(re.findall(r"^workbench (\w+)", README, flags=re.M)) | set(re.findall(r"`workbench (\w+)", README))
+    known = set(re.findall(r"^    (\w+)", cli.parser().format_help(), flags=re.M))
+    assert named and named <= known
+    assert "levitate" not in known  # witness
+
+
+def test_its_code_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines()[0] == "1.1 channel (8, 16)"
+
+
+def test_its_picture_is_here():
+    assert all((ROOT / path).is_file() for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README))

@@ -1,0 +1,231 @@
+"""What each `workbench` command does; every one imports what it needs when it runs."""
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import sys
+from dataclasses import replace
+from fnmatch import fnmatch
+from typing import Any
+
+from workbench import files, names
+from workbench.errors import OutOfRange, UnknownName
+
+
+def list_names(options: argparse.Namespace) -> None:
+    from workbench.datasets import DATASETS
+    from workbench.experiments import tables
+    from workbench.training.recipe import RECIPES
+
+    known = {
+        "backbones": list(names.BACKBONES),
+        "attentions": list(names.ATTENTIONS),
+        "connections": list(names.CONNECTIONS),
+        "tables": tables.known(),
+        "datasets": list(DATASETS),
+        "recipes": list(RECIPES),
+    }
+    found = {kind: [name for name in words if fnmatch(name, options.pattern)] for kind, words in known.items()}
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return
+    for kind, words in found.items():
+        if words:
+            print(f"{kind:12} {'  '.join(words)}")
+    print("\nA model is [connection-][attention-]backbone: resnet20, cra7-resnet50, dca-se-resnet20.")
+
+
+def show_model(options: argparse.Namespace) -> None:
+    import inspect
+
+    from workbench.build import build, canonical
+    from workbench.explain.complexity import CONVENTIONS
+    from workbench.explain.complexity import count as complexity
+
+    network = build(options.model)
+    print(canonical(options.model))
+    blocks = list(network.attentions())
+    for kind in dict.fromkeys(type(block) for block in blocks):
+        print(f"\n{inspect.cleandoc(inspect.getmodule(kind).__doc__ or '')}")
+        print(f"\nin blocks {' '.join(str(block.site) for block in blocks if type(block) is kind)}")
+    cost = complexity(options.model)
+    print(f"\nparameters    {cost.params:,} (1000 classes)")
+    for convention in CONVENTIONS:
+        macs = complexity(options.model, convention=convention).macs
+        print(f"multiply-adds {macs:,} ({cost.image_size} px, {convention} convention)")
+
+
+def count(options: argparse.Namespace) -> int:
+    from workbench.experiments import tables
+    from workbench.experiments.audit import audit
+    from workbench.explain.complexity import count as complexity
+
+    lines: list[dict[str, Any]] = []
+    for name in options.names or tables.known():
+        if re.fullmatch(r"[a-z]+-\d+", name):  # the form of a table's name, never of a model's
+            lines += audit(tables.load(name))
+        else:
+            cost = complexity(name, options.classes)
+            lines.append({"model": name, "params": cost.params, "macs": cost.macs, "convention": "macs"})
+    verdicts = [agrees for line in lines for agrees in line.get("agrees", {}).values()]
+    if options.json:
+        print(json.dumps(lines, indent=1))
+    else:
+        print(f"{'table':7} {'row':14} {'model':58} {'parameters':>11} {'multiply-adds':>14}  printed")
+        print("\n".join(map(_count_line, lines)))
+        if verdicts:
+            print(f"\n{sum(verdicts)} of {len(verdicts)} printed cells agree to the last digit.")
+    return 0 if all(verdicts) else 1
+
+
+def _count_line(line: dict[str, Any]) -> str:
+    where = f"{line.get('table', ''):7} {line.get('row', ''):14} {line['model']:58}"
+    printed = (
+        f"{key} {text} {'=' if line['agrees'][key] else 'differs'}" for key, text in line.get("published", {}).items()
+    )
+    return f"{where} {line['params']:>11,} {line['macs']:>14,}  {'  '.join(printed)}".rstrip()
+
+
+def train(options: argparse.Namespace) -> None:
+    from workbench.experiments.experiment import Experiment
+    from workbench.experiments.store import Store
+    from workbench.training.recipe import recipe
+
+    chosen = recipe(options.recipe)
+    if options.epochs is not None:
+        chosen = replace(chosen, epochs=options.epochs)
+    experiment = Experiment(model=options.model, dataset=options.data, recipe=chosen, seed=options.seed)
+    store = Store(options.runs, options.data_dir)
+
+    def report(training: Any) -> None:
+        entry = training.history[-1]
+        print(
+            f"epoch {entry['epoch']:3}/{chosen.epochs}  train loss {entry['train_loss']:.4f}"
+            f"  train error {entry['train_top1_error']:6.2f} %  test error {entry['test_top1_error']:6.2f} %",
+            flush=True,
+        )
+
+    print(f"{experiment.model} on {experiment.dataset}, {chosen.describe()}, seed {experiment.seed}")
+    record = store.run(experiment, options.device, on_epoch=report)
+    if record.status == "diverged":
+        raise Diverged(record.note)
+    print(f"top-1 error {record.metrics['top1_error']:.2f} %, {record.duration_s:.0f} s, {store.root / record.key}")
+
+
+def reproduce(options: argparse.Namespace) -> None:
+    from workbench.experiments import tables, text
+    from workbench.experiments.compare import compare, reading
+    from workbench.experiments.notebooks import reproduce as run_notebook
+    from workbench.experiments.store import Store
+
+    keys = tables.known() if options.tables == ["all"] else options.tables
+    chosen = [tables.load(key) for key in keys]
+    if options.seeds < 0 or options.jobs < 0:
+        raise OutOfRange("--seeds and --jobs are counts; give 1 or more.")
+    if options.tables == ["all"]:
+        chosen = [one for one in chosen if options.budget == "count" or options.budget in one.budgets]
+    store = Store(options.runs, options.data_dir)
+    for one in chosen:
+        print(f"{one.key}, {one.paper}: {one.caption}\nbudget {options.budget}", flush=True)
+        executed = run_notebook(one, options.budget, store, options.seeds, options.device, options.jobs)
+        entries = compare(one, store)
+        print(text.plain(one, entries, options.budget))
+        print("\n" + "\n".join(reading(one, entries)))
+        query = f"?table={one.key}" + (f"&budget={options.budget}" if options.budget in one.budgets else "")
+        print(f"\nOpen next\n  make lab   the executed notebook, {os.path.relpath(executed)}")
+        print(f"  make app   the same table in the explorer, http://127.0.0.1:8501/{query}")
+
+
+def table(options: argparse.Namespace) -> None:
+    from workbench.experiments import tables, text
+    from workbench.experiments.compare import compare
+    from workbench.experiments.store import Store
+
+    chosen = tables.load(options.table)
+    entries = compare(chosen, Store(options.runs, options.data_dir))
+    if options.form == "json":
+        print(json.dumps(entries, indent=1))
+    elif options.form == "csv":
+        print(text.csv(chosen, entries), end="")
+    elif options.form == "md":
+        print(text.markdown(chosen, entries))
+    else:
+        print(f"{chosen.key}, {chosen.paper}: {chosen.caption}\nPublished: {chosen.protocol}\n")
+        print(text.plain(chosen, entries))
+
+
+def runs(options: argparse.Namespace) -> None:
+    from workbench.experiments.store import Store
+
+    store = Store(options.runs, options.data_dir)
+    lines = [
+        {"key": r.key, "status": r.status, "epochs": len(r.curves), **r.metrics, "duration_s": r.duration_s}
+        for r in store.records()
+    ]
+    lines += [{"key": key, "status": "unfinished", "epochs": len(log)} for key, _, log in store.unfinished()]
+    if options.json:
+        print(json.dumps(lines, indent=1))
+        return
+    for line in lines:
+        error = f"{line['top1_error']:6.2f} %" if "top1_error" in line else " " * 8
+        print(f"{line['status']:10} {line['epochs']:4} epochs  {error}  {line['key']}")
+    if not lines:
+        print(f"No runs in {store.root}; `workbench reproduce cra-4 --budget smoke` makes some.")
+
+
+def data(options: argparse.Namespace) -> None:
+    from workbench import datasets
+    from workbench.datasets import DATASETS, cifar
+
+    root = files.data_dir(options.data_dir)
+    for name in options.names:
+        if name not in DATASETS:
+            raise UnknownName("data set", name, DATASETS)
+    chosen = options.names or list(DATASETS)
+    if options.action == "list":
+        for name in chosen:
+            print(f"{name:10} {DATASETS[name]}")
+        print(f"\nin {root} (--data-dir, WORKBENCH_DATA)")
+        return
+    for name in chosen:
+        if options.action == "fetch" and name != "layouts":
+            files.ensure_writable(root)
+            cifar.fetch(name, root)
+        train, test = datasets.load(name, root)
+        print(f"{name}: {len(train):,} + {len(test):,} pictures, {len(train.classes)} classes, verified")
+
+
+def app(options: argparse.Namespace) -> None:
+    _require("streamlit")
+    script = files.share("app") / "main.py"
+    os.environ["WORKBENCH_RUNS"] = str(files.runs_dir(options.runs).resolve())
+    os.environ["WORKBENCH_DATA"] = str(files.data_dir(options.data_dir).resolve())
+    settings = {
+        "server.address": "127.0.0.1",
+        "server.port": options.port,
+        "server.maxUploadSize": 8,
+        "server.fileWatcherType": "none",
+        "server.headless": "true",
+        "client.showErrorDetails": "none",
+        "client.toolbarMode": "minimal",
+        "browser.gatherUsageStats": "false",
+    }
+    flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    print(f"The explorer: http://127.0.0.1:{options.port} (Ctrl-C ends it)", flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(script), *flags])
+
+
+def lab(options: argparse.Namespace) -> None:
+    _require("jupyterlab")
+    os.environ["WORKBENCH_RUNS"] = str(files.runs_dir(options.runs).resolve())
+    os.environ["WORKBENCH_DATA"] = str(files.data_dir(options.data_dir).resolve())
+    root = files.share("notebooks").parent
+    flags = ["--ip=127.0.0.1", f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *flags])
+
+
+def _require(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(name=package)
