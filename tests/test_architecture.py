@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("errors", "files names", "attention", "backbones datasets", "build", "training detection explain")
-FLOORS = (*FLOORS, "experiments", "cli", "__main__", "app")
+FLOORS = (*FLOORS, "experiments", "commands", "cli", "__main__", "app")
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()} | {
     "__init__": 0,
     "__version__": 0,

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from workbench import files, names
-from workbench.errors import OutOfRange, UnknownName
+from workbench.errors import Diverged, OutOfRange, UnknownName
 
 
 def list_names(options: argparse.Namespace) -> None:
