@@ -1,4 +1,4 @@
-"""`workbench reproduce`: a table is measured, its notebook executed, and CRA's claim comes out as its construction says.
+"""`workbench reproduce`: a table is measured, its notebook executed, and CRA's claim comes out as built in.
 
 One run of the whole way, at budget smoke with three seeds, serves most tests here: it takes minutes.
 """
@@ -224,5 +224,5 @@ def test_all_tables_are_those_that_have_a_notebook(monkeypatch, tmp_path):
 
 
 def test_a_table_without_a_notebook_says_which_have_one(tmp_path):
-    with pytest.raises(UnknownName, match="table notebook 'dca-4'.*'dca-2'"):
+    with pytest.raises(UnknownName, match=r"table notebook 'dca-4'.*'dca-2'"):
         notebooks.reproduce(tables.load("dca-4"), "count", Store(tmp_path / "runs"))

@@ -210,8 +210,13 @@ def test_the_interval_of_many_seeds_is_students_to_two_digits(store, save, n, t)
 
 @pytest.mark.parametrize(
     "other",
-    [{"device": "CPU B"}, {"threads": 2}, {"recipe": replace(SMOKE, lr=0.1)}, {"dataset": "cifar10"}]
-    + [{"recipe": replace(SMOKE, weight_decay=1e-4)}],
+    [
+        {"device": "CPU B"},
+        {"threads": 2},
+        {"recipe": replace(SMOKE, lr=0.1)},
+        {"recipe": replace(SMOKE, weight_decay=1e-4)},
+        {"dataset": "cifar10"},
+    ],
     ids=str,
 )
 def test_differences_never_cross_machines_or_protocols(store, save, other):

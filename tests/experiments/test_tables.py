@@ -205,7 +205,7 @@ def test_a_name_that_leads_nowhere_is_refused_at_once(read, old, new, message):
 
 
 def test_an_unknown_table_suggests_its_neighbour():
-    with pytest.raises(UnknownName, match="Unknown table 'cra4'. Did you mean 'cra-4'"):
+    with pytest.raises(UnknownName, match=r"Unknown table 'cra4'\. Did you mean 'cra-4'"):
         tables.load("cra4")
     for hostile in ("../tables/cra-4", "/etc/passwd", "", "cra-4\0"):
         with pytest.raises(UnknownName):
@@ -213,7 +213,7 @@ def test_an_unknown_table_suggests_its_neighbour():
 
 
 def test_an_unknown_budget_suggests_its_neighbour():
-    with pytest.raises(UnknownName, match="budget of cra-4 'smke'. Did you mean 'smoke'"):
+    with pytest.raises(UnknownName, match=r"budget of cra-4 'smke'\. Did you mean 'smoke'"):
         tables.load("cra-4").experiments("smke")
 
 

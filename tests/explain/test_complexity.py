@@ -1,4 +1,4 @@
-"""Counts are the papers' own: every printed parameter and multiply-add cell to its last digit, each in its convention."""
+"""Counts are the papers' own: every printed parameter and multiply-add cell, each in its convention, to its last digit."""
 
 import pytest
 import torch
@@ -149,7 +149,7 @@ def test_the_network_is_left_without_hooks(monkeypatch):
 
 
 def test_an_unknown_convention_is_refused():
-    with pytest.raises(UnknownName, match="Unknown counting convention 'thop'.*cra, dca, macs"):
+    with pytest.raises(UnknownName, match=r"Unknown counting convention 'thop'.*cra, dca, macs"):
         count("resnet20", convention="thop")
 
 

@@ -1,7 +1,7 @@
 """A run killed anywhere and continued is the run in one piece: same weights, history and record, bit for bit.
 
-The oracle is one uninterrupted run.  Every run here is a child process; a clock that ticks 10 s per look at it makes the
-engine save every third step or so, so that a continuation has steps to repeat.
+The oracle is one uninterrupted run.  Every run here is a child process; a clock that ticks 10 s a look makes the engine
+save every third step or so, so that a continuation has steps to repeat.
 """
 
 import itertools
@@ -17,7 +17,6 @@ import torch
 
 from workbench.build import build
 from workbench.datasets import layouts
-from workbench.errors import Interrupted
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.store import Store
 from workbench.training import loop
@@ -198,24 +197,6 @@ def test_stopped_by_a_signal_and_continued(tmp_path, train, oracle, moment, coun
     assert outcome(tmp_path) == oracle[LAYOUTS]
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["saved", "not saved"])
-def test_a_stopped_run_says_where_it_stands(tmp_path, kept):
-    split = layouts.make(64, seed=0)
-    training = loop.Training(build("circularnet", 32), split, split, Recipe(batch=16, epochs=2, lr=0.1), 0, "cpu")
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-
-    def stop_in_the_third_step(network, x):
-        if network.training and training.position == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    training.plain.register_forward_pre_hook(stop_in_the_third_step)
-    with pytest.raises(Interrupted) as caught:
-        training.run(Checkpoints(tmp_path / "ckpt", "key") if kept else None)
-    assert "SIGTERM after step 3" in str(caught.value) and caught.value.exit_code == 143
-    assert ("saved" in str(caught.value)) == kept == (tmp_path / "ckpt").exists()
-    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-
-
 def test_a_second_signal_ends_the_process_at_once(tmp_path, train, oracle):
     def twice():
         send(signal.SIGINT)()
@@ -250,3 +231,14 @@ def test_a_journal_longer_than_the_checkpoint_is_cut_back(tmp_path, train, oracl
     assert train(tmp_path) == 0
     assert outcome(tmp_path) == oracle[LAYOUTS]
     assert journal.read_text().count("\n") == 3
+
+
+def test_a_damaged_checkpoint_costs_steps_and_nothing_else(tmp_path, train, oracle):
+    assert train(tmp_path, at={(MOMENTS[1], 16): send(signal.SIGKILL)}) == -signal.SIGKILL
+    newest = saved(tmp_path)
+    folder = tmp_path / "runs" / LAYOUTS.key() / "ckpt"
+    weights = folder / (folder / "latest").read_text() / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert (0, 0) < saved(tmp_path) < newest
+    assert train(tmp_path) == 0
+    assert outcome(tmp_path) == oracle[LAYOUTS]

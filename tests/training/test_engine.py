@@ -1,7 +1,9 @@
 """The engine equals a plain PyTorch loop, bit for bit; and a run continued equals a run in one piece."""
 
+import os
 import random
 import runpy
+import signal
 import threading
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from torch import nn
 from workbench import datasets
 from workbench.build import build
 from workbench.datasets import layouts
-from workbench.errors import Corrupt, OutOfRange
+from workbench.errors import Corrupt, Interrupted, OutOfRange
 from workbench.training.checkpoint import Checkpoints
 from workbench.training.loop import Training
 from workbench.training.recipe import Recipe
@@ -116,6 +118,24 @@ def test_a_run_works_outside_the_main_thread():
     assert training.done
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["saved", "not saved"])
+def test_a_stopped_run_says_where_it_stands(tmp_path, kept):
+    split = layouts.make(64, seed=0)
+    training = Training(build("circularnet", 32), split, split, Recipe(batch=16, epochs=2, lr=0.1), 0, "cpu")
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def stop_in_the_third_step(network, x):
+        if network.training and training.position == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    training.plain.register_forward_pre_hook(stop_in_the_third_step)
+    with pytest.raises(Interrupted) as caught:
+        training.run(Checkpoints(tmp_path / "ckpt", "key") if kept else None)
+    assert "SIGTERM after step 3" in str(caught.value) and caught.value.exit_code == 143
+    assert ("saved" in str(caught.value)) == kept == (tmp_path / "ckpt").exists()
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
 class Noisy(nn.Module):
     """A network that draws from every generator in each training step."""
 
@@ -164,6 +184,20 @@ def test_continuing_restores_everything(tmp_path, damage):
     continued.step(), continued.close_epoch(), continued.step()
     exact = equal(weights(whole.plain), weights(continued.plain)) and whole.history == continued.history
     assert exact == (damage == "nothing")
+
+
+def test_continuing_restores_the_number_of_threads(tmp_path):
+    """Sums in another order are other numbers."""
+    training, before = noisy_training(), torch.get_num_threads()
+    tensors, scalars = training.state()
+    try:
+        torch.set_num_threads(before + 1)
+        training.load_state(tensors, scalars)
+        assert torch.get_num_threads() == before
+        training.load_state(tensors, scalars | {"threads": before + 1})
+        assert torch.get_num_threads() == before + 1  # witness
+    finally:
+        torch.set_num_threads(before)
 
 
 def edit(tensors, group, name, value):

@@ -47,9 +47,10 @@ class Network(nn.Module):
 def he_init(network: nn.Module) -> None:
     """Normal weights with variance 2 / fan-out in the backbone's convolutions, as torchvision's ResNet.
 
-    Attention blocks keep PyTorch's own initialisation: the papers give none for them.
+    Attention blocks keep PyTorch's own initialisation: the papers give none for them.  On the meta device there is
+    nothing to draw, and asking for it would cost an import of seconds.
     """
     inside = {id(module) for block in attentions(network) for module in block.modules()}
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and id(module) not in inside:
+        if isinstance(module, nn.Conv2d) and id(module) not in inside and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

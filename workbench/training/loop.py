@@ -34,10 +34,11 @@ class Training:
             raise OutOfRange(f"Batch {recipe.batch} exceeds the {len(train)} training pictures; use at most that many.")
         if device == "cuda" and not torch.cuda.is_available():
             raise OutOfRange("Device cuda: PyTorch sees no GPU here; use auto or cpu.")
-        torch.use_deterministic_algorithms(True)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         AcceleratorState._reset_state()  # one process trains many runs, each with its own precision
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=MIXED_PRECISION[recipe.precision])
+        if self.accelerator.device.type == "cuda":  # on a CPU the kernels used here are deterministic as they are
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
         self.recipe, self.seed = recipe, seed
         self.plain = network
         optimizer = torch.optim.SGD(
