@@ -47,10 +47,9 @@ class Network(nn.Module):
 def he_init(network: nn.Module) -> None:
     """Normal weights with variance 2 / fan-out in the backbone's convolutions, as torchvision's ResNet.
 
-    Attention blocks keep PyTorch's own initialisation: the papers give none for them.  On the meta device there is
-    nothing to draw, and asking for it would cost an import of seconds.
+    Attention blocks keep PyTorch's own initialisation: the papers give none for them.
     """
     inside = {id(module) for block in attentions(network) for module in block.modules()}
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and id(module) not in inside and not module.weight.is_meta:
+        if isinstance(module, nn.Conv2d) and id(module) not in inside:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -15,6 +15,7 @@ from workbench.experiments.store import Store
 from workbench.files import ensure_writable
 
 POLL_S = 0.2
+PRELOAD = ["workbench.training.loop", "torch.fx.experimental.symbolic_shapes"]  # the second serves the meta device
 
 
 def run_all(
@@ -47,8 +48,8 @@ def _processes(waiting: list[Experiment], store: Store, device: str, jobs: int):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = min(jobs or (1 if _on_gpu(device) else cores), len(waiting))
     threads = max(1, cores // jobs)
-    context = multiprocessing.get_context("forkserver")  # imports torch once, and forks before it starts threads
-    context.set_forkserver_preload(["workbench.training.loop"])
+    context = multiprocessing.get_context("forkserver")  # imports once, and forks before there are threads
+    context.set_forkserver_preload(PRELOAD)
     queue = list(waiting)
     running: dict[BaseProcess, Connection] = {}
     try:
