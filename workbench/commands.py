@@ -132,7 +132,7 @@ def reproduce(options: argparse.Namespace) -> None:
         executed = run_notebook(one, options.budget, store, options.seeds, options.device, options.jobs)
         entries = compare(one, store)
         print(text.plain(one, entries, options.budget))
-        print("\n" + "\n".join(reading(one, entries)))
+        print("\n" + "\n".join(reading(one, entries, options.budget)))
         query = f"?table={one.key}" + (f"&budget={options.budget}" if options.budget in one.budgets else "")
         print(f"\nOpen next\n  make lab   the executed notebook, {os.path.relpath(executed)}")
         print(f"  make app   the same table in the explorer, http://127.0.0.1:8501/{query}")

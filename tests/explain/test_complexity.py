@@ -1,4 +1,4 @@
-"""Counts are the papers' own: every printed parameter and multiply-add cell, each in its convention, to its last digit."""
+"""Counts are the papers' own: every printed cell, each in its convention, to its last digit."""
 
 import pytest
 import torch

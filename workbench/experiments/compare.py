@@ -19,8 +19,8 @@ T95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262,
 def compare(table: Table, store: Store) -> list[dict[str, Any]]:
     """One entry a row: {"row", "model", "published", "printed", "measured": [...], "status", "note"}.
 
-    A measured entry has {"metric", "budget", "mean", "std", "n", "values", "protocol", "dataset", "model", "hardware",
-    "code"}; std is None for one seed.  Counted metrics have the budget "count" and {"agrees"} instead of a data set.
+    A measured entry has {"metric", "budget", "origin", "mean", "std", "n", "values", "protocol", "dataset", "model",
+    "hardware", "code"}; std is None for one seed.  Counted ones have the budget "count" and {"agrees"}, no data set.
     """
     by_model: dict[str, list[Record]] = defaultdict(list)
     for record in store.records():
@@ -59,6 +59,7 @@ def groups(records: Iterable[Record]) -> list[list[Record]]:
     found: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         where = {key: record.environment[key] for key in ("device", "threads", "compiled")}
+        where["origin"] = record.origin
         where["moved"] = record.environment.get("machines", [])[1:]
         alike = {key: value for key, value in record.spec.items() if key != "seed"}
         found[repr((alike, where))].append(record)
@@ -89,6 +90,7 @@ def _summary(metric: Metric, group: list[Record], budget: str | None) -> dict[st
     return {
         "metric": metric.key,
         "budget": budget,
+        "origin": group[0].origin,
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if len(values) > 1 else None,
         "n": len(values),
@@ -113,52 +115,55 @@ def _status(table: Table, row: Row, records: list[Record], done: list[Record]) -
 
 
 def differences(table: Table, entries: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
-    """Every row against the baseline, paired over common seeds, within one protocol and one machine.
+    """Every row against the baseline, paired over common seeds, within one origin, protocol and machine.
 
-    [{"row", "protocol", "mean", "half_width", "n"}]: mean difference in points and the half width of its 95 % interval
-    (Student's t on the paired differences; None for one seed).
+    [{"row", "where", "mean", "half_width", "n"}]: mean difference in points and the half width of its 95 % interval
+    (Student's t on the paired differences; None for one seed); where: the three things that are common.
     """
-    found = []
     base = next(entry for entry in entries if entry["row"] == table.baseline)
-    for entry in entries:
-        if entry is base:
-            continue
-        for mine in (m for m in entry["measured"] if m["metric"] == metric and m["dataset"]):
-            for theirs in base["measured"]:
-                same = all(mine[key] == theirs.get(key) for key in ("metric", "protocol", "hardware"))
-                seeds = sorted(set(mine["values"]) & set(theirs["values"])) if same else []
-                if seeds:
-                    deltas = [mine["values"][seed] - theirs["values"][seed] for seed in seeds]
-                    n = len(deltas)
-                    t = T95[n - 1] if n <= len(T95) else 1.96 + 2.4 / (n - 1)
-                    half = t * statistics.stdev(deltas) / math.sqrt(n) if n > 1 else None
-                    mean = statistics.fmean(deltas)
-                    found.append(
-                        {"row": entry["row"], "protocol": mine["protocol"], "mean": mean, "half_width": half, "n": n}
-                    )
-    return found
+    return [
+        {
+            "row": entry["row"],
+            "where": _where(mine),
+            **_paired([mine["values"][s] - theirs["values"][s] for s in seeds]),
+        }
+        for entry in entries
+        for mine in entry["measured"]
+        for theirs in base["measured"]
+        if entry is not base and mine["metric"] == theirs["metric"] == metric and _where(mine) == _where(theirs)
+        if (seeds := sorted(set(mine["values"]) & set(theirs["values"])))
+    ]
 
 
-def reading(table: Table, entries: list[dict[str, Any]]) -> list[str]:
+def _where(measured: dict[str, Any]) -> str:
+    return f"{measured['origin']}, {measured['protocol']}, {measured['hardware']}"
+
+
+def _paired(deltas: list[float]) -> dict[str, Any]:
+    n = len(deltas)
+    t = T95[n - 1] if n <= len(T95) else 1.96 + 2.4 / (n - 1)
+    half = t * statistics.stdev(deltas) / math.sqrt(n) if n > 1 else None
+    return {"mean": statistics.fmean(deltas), "half_width": half, "n": n}
+
+
+def reading(table: Table, entries: list[dict[str, Any]], budget: str = "") -> list[str]:
     """What the numbers here say, in sentences made from them."""
     metric = next((metric for metric in table.metrics if metric.source == "train"), None)
-    counted = [m for entry in entries for m in entry["measured"] if "agrees" in m]
-    lines = (
-        [f"{sum(m['agrees'] for m in counted)} of {len(counted)} counted cells agree to the printed digit."]
-        if counted
-        else []
-    )
+    verdicts = [m["agrees"] for entry in entries for m in entry["measured"] if "agrees" in m]
+    lines = [f"{sum(verdicts)} of {len(verdicts)} counted cells agree to the printed digit."] if verdicts else []
     if metric is None:
         return lines
-    deltas = differences(table, entries, metric.key)
-    for protocol in dict.fromkeys(delta["protocol"] for delta in deltas):
-        lines.append(f"On {protocol}, {metric.title} against {table.baseline!r}, paired over seeds:")
-        lines += [f"  {_sentence(delta)}" for delta in deltas if delta["protocol"] == protocol]
-    if not deltas:
-        lines.append("Nothing here is measured yet; nothing follows about the claim.")
-    lines.append(
-        "These are other networks and data than the paper's: they can support its claim or not, never its numbers."
-    )
+    shown = [entry | {"measured": [m for m in entry["measured"] if kept(m, budget)]} for entry in entries]
+    deltas = differences(table, shown, metric.key)
+    for where in dict.fromkeys(delta["where"] for delta in deltas):
+        lines.append(f"Measured {where}: {metric.title} against {table.baseline!r}, paired over seeds:")
+        lines += [f"  {_sentence(delta)}" for delta in deltas if delta["where"] == where]
+    if deltas:
+        lines.append(
+            "These are other networks and data than the paper's: they can support its claim, never its numbers."
+        )
+    else:
+        lines.append("Nothing is measured yet; nothing follows about the claim.")
     return lines
 
 
@@ -175,7 +180,7 @@ def column(measured: dict[str, Any]) -> str:
     """The heading under which a measured value stands."""
     if measured["budget"] == "count":
         return "counted"
-    return f"measured, {measured['budget']}" if measured["budget"] else f"measured, {measured['protocol']}"
+    return f"measured {measured['origin']}, {measured['budget'] or measured['protocol']}"
 
 
 def protocols(entries: list[dict[str, Any]], budget: str = "") -> list[str]:

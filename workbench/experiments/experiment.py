@@ -50,8 +50,15 @@ class Experiment:
         return f"{words[:80]}-{digest}"
 
 
+HERE, PROJECT = "here", "by the project"
+
+
 class Record(NamedTuple):
-    """What one finished experiment measured.  status: "done" or "diverged"; metrics of the last epoch, in percent."""
+    """What one finished experiment measured.
+
+    status: "done" or "diverged"; metrics: of the last epoch, in percent; origin: the runs folder, or what comes with
+    the project.
+    """
 
     key: str
     spec: dict[str, Any]
@@ -61,3 +68,4 @@ class Record(NamedTuple):
     environment: dict[str, Any]
     duration_s: float
     note: str = ""
+    origin: str = HERE

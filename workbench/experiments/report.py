@@ -119,13 +119,13 @@ def curve_frame(table: Table, store: Store, budget: str) -> "pd.DataFrame":
 
 
 def of_budget(table: Table, store: Store, budget: str) -> dict[str, list[Record]]:
-    """Row -> its finished records at this budget, on the one machine that has most of them."""
-    machines: dict[str, dict[str, list[Record]]] = {}
+    """Row -> its finished records at this budget, of the one origin and machine that have most of them."""
+    machines: dict[tuple[str, str], dict[str, list[Record]]] = {}
     done = [record for record in store.records() if record.status == "done"]
     rows = [row for row, _ in table.measured_rows(budget)]
     for row in rows:
         for group in groups(record for record in done if budget_of(table, row, record) == budget):
-            machines.setdefault(hardware(group[0]), {})[row.label] = group
+            machines.setdefault((group[0].origin, hardware(group[0])), {})[row.label] = group
     best = max(machines.values(), key=lambda found: sum(map(len, found.values())), default={})
     return {row.label: best.get(row.label, []) for row in rows}
 

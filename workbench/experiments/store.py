@@ -12,7 +12,7 @@ from typing import Any
 
 from workbench import datasets, files
 from workbench.errors import Corrupt, Diverged
-from workbench.experiments.experiment import Experiment, Record
+from workbench.experiments.experiment import PROJECT, Experiment, Record
 from workbench.files import read_json, write_atomic, write_json
 
 log = logging.getLogger(__name__)
@@ -27,9 +27,8 @@ class Store:
         self.published = files.share("data") / "results" if published is None else published
 
     def get(self, experiment: Experiment) -> Record | None:
-        """The record of this experiment, or None while it is not done."""
-        key = experiment.key()
-        return self._read(self.root / key / "record.json") or self._read(self.published / f"{key}.json")
+        """The record of this experiment in the runs folder, or None while it is not done there."""
+        return self._read(self.root / experiment.key() / "record.json")
 
     def run(
         self,
@@ -51,12 +50,11 @@ class Store:
             return self._train(experiment, splits, folder, device, on_step, on_epoch)
 
     def records(self) -> Iterator[Record]:
-        """Every finished run, this machine's first; one record per key."""
-        seen = set()
-        for path in [*sorted(self.root.glob("*/record.json")), *sorted(self.published.glob("*.json"))]:
-            if (record := self._read(path)) and record.key not in seen:
-                seen.add(record.key)
-                yield record
+        """Every finished run in the runs folder, then every record that comes with the project."""
+        yield from filter(None, map(self._read, sorted(self.root.glob("*/record.json"))))
+        for path in sorted(self.published.glob("*.json")):
+            if record := self._read(path, aside=False):
+                yield record._replace(origin=PROJECT)
 
     def unfinished(self) -> Iterator[tuple[str, dict[str, Any], list[dict[str, float]]]]:
         """Key, spec and epochs so far of every run without a record."""
@@ -102,19 +100,19 @@ class Store:
         metrics = summary(history) if status == "done" else {}
         surroundings = environment(training.accelerator.device) | {"machines": training.machines}
         record = Record(key, spec, status, metrics, history, surroundings, round(training.elapsed_s, 3), note)
-        write_json(folder / "record.json", record._asdict())
+        write_json(folder / "record.json", {key: value for key, value in record._asdict().items() if key != "origin"})
         return record
 
     @staticmethod
-    def _read(path: Path) -> Record | None:
-        """The record in `path`; a damaged one is set aside as *.bad and counts as absent."""
+    def _read(path: Path, aside: bool = True) -> Record | None:
+        """The record in `path`; a damaged one counts as absent, and is set aside as *.bad."""
         try:
             return Record(**read_json(path))
         except FileNotFoundError:
             return None
         except (Corrupt, TypeError) as error:
-            log.warning("%s It counts as not done; the file is kept as %s.bad.", error, path.name)
-            if os.access(path.parent, os.W_OK):
+            log.warning("%s It counts as not done.", error)
+            if aside and os.access(path.parent, os.W_OK):
                 os.replace(path, path.with_name(path.name + ".bad"))
             return None
 
