@@ -204,7 +204,7 @@ def test_table_as_csv(say, runs):
     cells = dict(zip(head, lines[4], strict=True))
     assert cells["row"] == "w/o" and cells["status"] == "measured on twins"
     assert cells["top-1 error (%): published"] == "24.20"
-    assert cells["top-1 error (%): measured, smoke"] == "94.25 +- 0.35 (n = 2)"
+    assert cells["top-1 error (%): measured here, smoke"] == "94.25 +- 0.35 (n = 2)"
 
 
 def test_table_as_markdown(say, runs):
@@ -213,14 +213,14 @@ def test_table_as_markdown(say, runs):
     assert code == 0
     assert len(lines) == 2 + 7 and len({line.count("|") for line in lines}) == 1
     assert set(lines[1]) <= set("|- ")
-    assert "- measured, smoke: layouts, 3 epochs" in out
+    assert "- measured here, smoke: layouts, 3 epochs" in out
 
 
 def test_table_as_text(say, runs):
     code, out, _ = say("table", "cra-4", "--runs", runs)
     assert code == 0
     assert "94.25 +- 0.35 (n = 2)" in out and "3.00 (one seed)" in out and "24.20" in out
-    assert "measured, smoke: layouts, 3 epochs, batch 64" in out and "CPU A, 1 thread" in out
+    assert "measured here, smoke: layouts, 3 epochs, batch 64" in out and "CPU A, 1 thread" in out
     assert "94.25" not in say("table", "cra-4", "--runs", runs / "none")[1]  # witness: it is read from there
 
 

@@ -145,6 +145,7 @@ def own_notebook(tmp_path, monkeypatch):
 
     def write(*cells):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+        notebook.metadata["language_info"] = {"name": "python"}
         notebook.cells[0].metadata["tags"] = ["parameters"]
         nbformat.write(notebook, folder / "dca-2.ipynb")
 
@@ -166,10 +167,11 @@ def test_a_failed_notebook_is_kept_and_its_cell_named(tmp_path, own_notebook):
     ) as told:
         reproduce(tmp_path)
     assert kept(tmp_path) == ["dca-2-count.failed.ipynb"]
-    notebook = nbformat.read(tmp_path / "runs" / "notebooks" / "dca-2-count.failed.ipynb", as_version=4)
-    number = int(str(told.value).split()[1])
-    assert str(told.value).startswith(f"Cell {number} ")
-    assert notebook.cells[number].source == "1 / 0"  # the number that the kept notebook, opened, shows
+    number = int(str(told.value).removeprefix("Cell ").split()[0])  # from 1, in the notebook it names
+    source = nbformat.read(files.share("notebooks") / "tables" / "dca-2.ipynb", as_version=4)
+    assert source.cells[number - 1].source == "1 / 0"
+    failed = nbformat.read(tmp_path / "runs" / "notebooks" / "dca-2-count.failed.ipynb", as_version=4)
+    assert "ZeroDivisionError" in str(failed.cells)
     own_notebook("budget = 'smoke'", "1 / 1")
     assert reproduce(tmp_path).name == "dca-2-count.ipynb"
     assert kept(tmp_path) == ["dca-2-count.ipynb"]  # witness: mended, it passes and the failure is gone

@@ -61,8 +61,10 @@ class Busy(WorkbenchError):
     """Another process holds this run."""
 
 
-class CannotWrite(WorkbenchError):
+class CannotWrite(WorkbenchError, OSError):
     """A folder or file that this process may not write."""
+
+    __str__ = Exception.__str__
 
 
 class Interrupted(WorkbenchError):

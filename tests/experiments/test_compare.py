@@ -10,7 +10,7 @@ import pytest
 from workbench.experiments import compare as comparing
 from workbench.experiments import tables
 from workbench.experiments.compare import cells, compare, differences, protocols, reading, show
-from workbench.experiments.experiment import Experiment, Record
+from workbench.experiments.experiment import HERE, PROJECT, Experiment, Record
 from workbench.experiments.store import Store
 from workbench.files import write_json
 from workbench.training.recipe import RECIPES
@@ -22,7 +22,7 @@ T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262, 1
 
 @pytest.fixture
 def store(tmp_path):
-    """A store without runs of its own; `save` writes the records that come with it."""
+    """A store without runs; `save` writes some."""
     return Store(tmp_path / "runs", tmp_path / "data", tmp_path / "published")
 
 
@@ -32,7 +32,15 @@ def save(store):
     store.published.mkdir()
 
     def write(
-        model, errors, dataset="layouts", recipe=SMOKE, device="CPU A", threads=1, status="done", code="1f3a9c2e"
+        model,
+        errors,
+        dataset="layouts",
+        recipe=SMOKE,
+        device="CPU A",
+        threads=1,
+        status="done",
+        code="1f3a9c2e",
+        by=HERE,
     ):
         for seed, error in errors.items():
             experiment = Experiment(model=model, dataset=dataset, recipe=recipe, seed=seed)
@@ -40,7 +48,11 @@ def save(store):
             where = {"device": device, "threads": threads, "compiled": False, "code": code}
             done = status == "done"
             record = Record(experiment.key(), experiment.spec(), status, metrics if done else {}, [], where, 1.0)
-            write_json(store.published / f"{len([*store.published.iterdir()])}.json", record._asdict())
+            path = store.published / f"{record.key}.json"
+            if by == HERE:
+                path = store.root / record.key / "record.json"
+                path.parent.mkdir(parents=True)
+            write_json(path, {name: part for name, part in record._asdict().items() if name != "origin"})
 
     return write
 
@@ -91,6 +103,7 @@ def test_accuracy_is_what_the_error_leaves(store, save):
         {"recipe": replace(SMOKE, epochs=4)},
         {"recipe": replace(SMOKE, weight_decay=1e-4)},
         {"dataset": "cifar10"},
+        {"by": PROJECT},
     ],
     ids=str,
 )
@@ -120,7 +133,7 @@ def test_a_diverged_run_is_a_status_and_never_a_number(store, save):
     assert not trained(row(entries, "w/o"))
     assert "90" not in " ".join(map(" ".join, cells(CRA, entries)[1]))
     assert not differences(CRA, entries, "top1_error")
-    assert "Nothing here is measured yet" in "\n".join(reading(CRA, entries))
+    assert "Nothing is measured yet" in "\n".join(reading(CRA, entries))
 
 
 def test_a_diverged_seed_is_not_dropped_in_silence(store, save):
@@ -216,6 +229,7 @@ def test_the_interval_of_many_seeds_is_students_to_two_digits(store, save, n, t)
         {"recipe": replace(SMOKE, lr=0.1)},
         {"recipe": replace(SMOKE, weight_decay=1e-4)},
         {"dataset": "cifar10"},
+        {"by": PROJECT},
     ],
     ids=str,
 )
@@ -247,13 +261,13 @@ def test_the_verdict_follows_from_the_interval(store, save):
     assert "<3,3>: -1.00 points (n = 1); one seed says nothing about the noise." in text
     assert "5 of 5 counted cells agree to the printed digit." in text
     assert "never its numbers" in text
-    assert "Nothing here is measured" not in text
+    assert "Nothing is measured" not in text
 
 
 def test_a_reading_of_nothing_says_so(store):
     lines = reading(CRA, compare(CRA, store))
     assert lines[0] == "5 of 5 counted cells agree to the printed digit."
-    assert lines[1] == "Nothing here is measured yet; nothing follows about the claim."
+    assert lines[1] == "Nothing is measured yet; nothing follows about the claim."
     counted = tables.load("cra-1")
     assert reading(counted, compare(counted, store)) == ["6 of 6 counted cells agree to the printed digit."]
 
@@ -288,17 +302,17 @@ def test_cells_of_all_budgets_and_of_one(store, save):
     entries = compare(CRA, store)
     heads, lines = cells(CRA, entries)
     error = "top-1 error (%)"
-    other = "measured, layouts, 3 epochs, batch 64, one-cycle lr 0.15, float32"
+    other = "measured here, layouts, 3 epochs, batch 64, one-cycle lr 0.15, float32"
     sources = {source: cell for (title, source), cell in zip(heads, lines[4], strict=True) if title == error}
     assert sources == {
         "published": "24.20",
-        "measured, cifar": "12.00 (one seed)",
-        "measured, smoke": "94.00 +- 0.00 (n = 2)",
+        "measured here, cifar": "12.00 (one seed)",
+        "measured here, smoke": "94.00 +- 0.00 (n = 2)",
         other: "60.00 (one seed)",
     }
-    assert dict(zip(heads, lines[0], strict=True))[error, "measured, smoke"] == "not measured"
+    assert dict(zip(heads, lines[0], strict=True))[error, "measured here, smoke"] == "not measured"
     one, lines = cells(CRA, entries, "smoke")
-    assert [source for title, source in one if title == error] == ["published", "measured, smoke"]
+    assert [source for title, source in one if title == error] == ["published", "measured here, smoke"]
     assert "12.00" not in str(lines) and "60.00" not in str(lines)
     assert all(len(line) == len(one) for line in lines)
 
@@ -308,11 +322,37 @@ def test_protocols_say_what_stands_behind_each_heading(store, save):
     save("cra7-circularnet", {0: 3.0})
     save("se[reduction=4]-circularnet", {0: 94.0}, recipe=RECIPES["smoke-long"])
     notes = protocols(compare(CRA, store))
-    smoke = "measured, smoke: layouts, 3 epochs, batch 64, one-cycle lr 0.15, float32, CPU A, 1 thread (<7,7>; w/o)"
-    long = "measured, smoke: layouts, 6 epochs, batch 32, one-cycle lr 0.2, float32, CPU A, 1 thread (SE, long)"
+    smoke = (
+        "measured here, smoke: layouts, 3 epochs, batch 64, one-cycle lr 0.15, float32, CPU A, 1 thread (<7,7>; w/o)"
+    )
+    long = "measured here, smoke: layouts, 6 epochs, batch 32, one-cycle lr 0.2, float32, CPU A, 1 thread (SE, long)"
     assert {smoke, long} < {*notes}
     assert "counted: cra convention, 224 px, 1000 classes" in notes  # one heading, one protocol: no rows named
     assert len(notes) == 3
+
+
+def test_what_was_measured_here_and_by_the_project_stand_apart(store, save):
+    """Also where both have the same seed of the same experiment: neither hides the other."""
+    save("circularnet", {0: 94.0})
+    save("circularnet", {0: 93.0, 1: 95.0}, by=PROJECT)
+    entries = compare(CRA, store)
+    assert {m["origin"]: m["n"] for m in trained(row(entries, "w/o"))} == {HERE: 1, PROJECT: 2}
+    heads, lines = cells(CRA, entries, "smoke")
+    shown = dict(zip(heads, lines[4], strict=True))
+    assert shown["top-1 error (%)", "measured here, smoke"] == "94.00 (one seed)"
+    assert shown["top-1 error (%)", "measured by the project, smoke"] == "94.00 +- 1.41 (n = 2)"
+
+
+def test_a_reading_may_be_of_one_budget(store, save):
+    for model, error in (("circularnet", 94.0), ("cra7-circularnet", 3.0)):
+        save(model, {0: error})
+    for model, error in (("resnet20", 12.0), ("cra8-resnet20", 11.0)):
+        save(model, {0: error}, dataset="cifar10", recipe=RECIPES["cifar-short"])
+    entries = compare(CRA, store)
+    both, one = ("\n".join(reading(CRA, entries, budget)) for budget in ("", "smoke"))
+    assert "-91.00" in both and "-1.00" in both
+    assert "-91.00" in one and "-1.00" not in one
+    assert "Nothing is measured yet" in "\n".join(reading(CRA, entries, "count"))
 
 
 def test_no_measured_number_is_subtracted_from_a_printed_one(store, save):

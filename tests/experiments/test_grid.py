@@ -82,17 +82,6 @@ def test_a_second_call_trains_nothing(ran, monkeypatch):
         grid.run_all([*THREE, experiment(seed=2)], folder(root, "runs"), "cpu")
 
 
-def test_what_is_published_is_not_run_again(ran, tmp_path, monkeypatch):
-    root, records, _ = ran
-    monkeypatch.setattr(grid, "_processes", lambda *_: pytest.fail("started a process"))
-    (tmp_path / "published").mkdir()
-    for record in records:
-        source = root / "runs" / record.key / "record.json"
-        (tmp_path / "published" / f"{record.key}.json").write_bytes(source.read_bytes())
-    assert grid.run_all(THREE, folder(tmp_path, "runs"), "cpu") == records
-    assert not (tmp_path / "runs").exists()
-
-
 def test_an_error_of_a_child_arrives_as_itself(tmp_path):
     missing = experiment("resnet20", dataset="cifar10")
     with pytest.raises(DataMissing, match=r"cifar10 is not in .*workbench data fetch cifar10") as told:

@@ -4,7 +4,7 @@ import pytest
 
 from workbench.errors import UnknownName
 from workbench.experiments import report, tables
-from workbench.experiments.experiment import Experiment, Record
+from workbench.experiments.experiment import PROJECT, Experiment, Record
 from workbench.experiments.store import Store
 from workbench.explain.complexity import count
 from workbench.files import write_json
@@ -24,7 +24,7 @@ def save(store):
     """save(model, {seed: top-1 error}): a record each, its error falling to that over the recipe's epochs."""
     store.published.mkdir()
 
-    def write(model, errors, dataset="layouts", recipe="smoke", device="CPU A", status="done"):
+    def write(model, errors, dataset="layouts", recipe="smoke", device="CPU A", status="done", published=False):
         for seed, error in errors.items():
             experiment = Experiment(model=model, dataset=dataset, recipe=RECIPES[recipe], seed=seed)
             names = ("test_top1_error", "train_top1_error", "test_top5_error", "test_loss", "train_loss")
@@ -35,7 +35,11 @@ def save(store):
             metrics = {"top1_error": error, "top5_error": error / 4, "best_top1_error": error}
             where = {"device": device, "threads": 1, "compiled": False, "code": "1f3a9c2e"}
             record = Record(experiment.key(), experiment.spec(), status, metrics, curves, where, 1.0)
-            write_json(store.published / f"{len([*store.published.iterdir()])}.json", record._asdict())
+            path = store.published / f"{record.key}.json"
+            if not published:
+                path = store.root / record.key / "record.json"
+                path.parent.mkdir(parents=True)
+            write_json(path, {name: part for name, part in record._asdict().items() if name != "origin"})
 
     return write
 
@@ -65,11 +69,11 @@ def test_a_frame_grows_by_what_is_measured(store, save):
     save("resnet20", {0: 12.0}, "cifar10", "cifar-short")
     frame = report.frame(CRA, report.compare(CRA, store))
     new = {source for _, source in set(frame.columns) - set(before.columns)}
-    assert new == {"measured, smoke", "measured, cifar"}
-    assert frame.loc["w/o", ("top-1 error (%)", "measured, smoke")] == "94.00 (one seed)"
-    assert frame.loc["<7,7>", ("top-1 error (%)", "measured, smoke")] == "not measured"
+    assert new == {"measured here, smoke", "measured here, cifar"}
+    assert frame.loc["w/o", ("top-1 error (%)", "measured here, smoke")] == "94.00 (one seed)"
+    assert frame.loc["<7,7>", ("top-1 error (%)", "measured here, smoke")] == "not measured"
     one = report.frame(CRA, report.compare(CRA, store), "cifar")
-    assert {source for _, source in one.columns} == {"published", "counted", "measured, cifar", "status"}
+    assert {source for _, source in one.columns} == {"published", "counted", "measured here, cifar", "status"}
 
 
 def test_a_figure_has_both_panels_and_every_seed(measured):
@@ -144,6 +148,13 @@ def test_one_machine_is_chosen_where_there_are_two(measured, save):
     assert {record.environment["device"] for records in found.values() for record in records} == {"CPU B"}
     assert [len(found[label]) for label in ROWS] == [0, 5, 1, 0, 1, 0, 0]
     assert [*found] == ROWS
+
+
+def test_runs_of_the_project_and_runs_here_are_never_drawn_as_one(measured, save):
+    save("cra7-circularnet", {seed: 5.0 for seed in range(9)}, published=True)
+    found = report.of_budget(CRA, measured, "smoke")
+    assert {record.origin for records in found.values() for record in records} == {PROJECT}
+    assert [len(records) for records in found.values()] == [9, 0, 0, 0, 0, 0, 0]
 
 
 def test_other_budgets_and_diverged_runs_are_left_out(store, save):

@@ -8,7 +8,7 @@ import pytest
 
 from workbench import files
 from workbench.errors import Busy, DataMissing
-from workbench.experiments.experiment import Experiment, Record
+from workbench.experiments.experiment import HERE, PROJECT, Experiment, Record
 from workbench.experiments.store import Store
 from workbench.training.recipe import Recipe
 
@@ -115,12 +115,11 @@ def test_the_record_of_another_run_is_not_believed(store):
     assert store.get(experiment()) == made_up(experiment())  # witness
 
 
-def test_published_records_are_found(store):
+def test_published_records_are_shown_and_do_not_stand_in_for_a_run(store):
     published = made_up(experiment())
     publish(store.published, published)
-    assert store.get(experiment()) == published
-    assert store.run(experiment(), device="cpu", on_step=fail) == published
-    assert not store.root.exists() and list(store.records()) == [published]
+    assert list(store.records()) == [published._replace(origin=PROJECT)]
+    assert store.get(experiment()) is None and not store.root.exists()
 
 
 @pytest.mark.parametrize("damage", [None, "", "{}", '{"key": "x"'], ids=repr)
@@ -133,15 +132,15 @@ def test_published_records_are_never_written(store, damage):
     assert before == {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in store.published.iterdir()}
 
 
-def test_records_are_one_per_key_and_this_machine_s_first(store):
+def test_records_of_this_machine_come_first_and_keep_their_origin(store):
     publish(store.published, made_up(experiment()))
     publish(store.published, made_up(experiment(seed=1)))
     folder = store.root / experiment().key()
     folder.mkdir(parents=True)
     files.write_json(folder / "record.json", made_up(experiment(), top1_error=40.0)._asdict())
-    found = {record.key: record.metrics["top1_error"] for record in store.records()}
-    assert found == {experiment().key(): 40.0, experiment(seed=1).key(): 50.0}
-    assert len(list(store.records())) == 2
+    found = [(record.origin, record.key, record.metrics["top1_error"]) for record in store.records()]
+    assert found[0] == (HERE, experiment().key(), 40.0) and len(found) == 3
+    assert sorted(found[1:]) == sorted((PROJECT, experiment(seed=seed).key(), 50.0) for seed in (0, 1))
     assert store.get(experiment()).metrics["top1_error"] == 40.0
 
 

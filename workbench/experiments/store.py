@@ -107,14 +107,26 @@ class Store:
     def _read(path: Path, aside: bool = True) -> Record | None:
         """The record in `path`; a damaged one counts as absent, and is set aside as *.bad."""
         try:
-            return Record(**read_json(path))
-        except FileNotFoundError:
+            return _record(path)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (Corrupt, TypeError) as error:
-            log.warning("%s It counts as not done.", error)
+        except Corrupt as error:
+            bad = path.with_name(path.name + ".bad")
+            log.warning("%s It counts as not done%s.", error, f" and is kept as {bad.name}" if aside else "")
             if aside and os.access(path.parent, os.W_OK):
-                os.replace(path, path.with_name(path.name + ".bad"))
+                os.replace(path, bad)
             return None
+
+
+def _record(path: Path) -> Record:
+    fields = read_json(path)
+    try:
+        record = Record(**fields)
+    except TypeError as error:
+        raise Corrupt(f"{path} is not a record ({error}).") from error
+    if path.name == "record.json" and record.key != path.parent.name:
+        raise Corrupt(f"{path} is the record of another run, {record.key}.")
+    return record
 
 
 def summary(history: list[dict[str, float]]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from workbench.training.environment import device_name
 from workbench.training.evaluate import evaluate
 from workbench.training.recipe import Recipe
 
+DEVICES = ("auto", "cpu", "cuda")
 MIXED_PRECISION = {"float32": "no", "bf16": "bf16"}
 
 
@@ -32,6 +33,8 @@ class Training:
     def __init__(self, network: nn.Module, train: Split, test: Split, recipe: Recipe, seed: int, device: str = "auto"):
         if recipe.batch > len(train):
             raise OutOfRange(f"Batch {recipe.batch} exceeds the {len(train)} training pictures; use at most that many.")
+        if device not in DEVICES:
+            raise OutOfRange(f"Device {device!r}: use {' or '.join(DEVICES)}.")
         if device == "cuda" and not torch.cuda.is_available():
             raise OutOfRange("Device cuda: PyTorch sees no GPU here; use auto or cpu.")
         AcceleratorState._reset_state()  # one process trains many runs, each with its own precision
@@ -63,7 +66,11 @@ class Training:
         return len(self.history) == self.recipe.epochs
 
     def step(self) -> float:
-        """One update; returns its loss.  Raises Diverged before anything changes if loss or gradient is not finite."""
+        """One update; returns its loss.
+
+        Raises Diverged before a weight changes if loss or gradient is not finite (BN has then counted the batch), and
+        OutOfRange if the network has not as many outputs as the data set has classes.
+        """
         epoch, number = divmod(self.position, self.steps_per_epoch)
         if epoch != self._epoch:
             self._order = order(self.seed, epoch, len(self.train.split))
@@ -77,6 +84,11 @@ class Training:
             group["lr"] = lr
         self.network.train()
         logits = self.network(x)
+        if logits.shape[1] != len(self.train.split.classes):
+            raise OutOfRange(
+                f"The network has {logits.shape[1]} outputs, the data set {len(self.train.split.classes)} classes; "
+                f"build it with classes={len(self.train.split.classes)}."
+            )
         loss = F.cross_entropy(logits, labels)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
@@ -92,6 +104,10 @@ class Training:
         """Evaluate and append one line to the history: losses, errors in percent, learning rate of the last step."""
         loss, missed = (self.progress / self.steps_per_epoch).tolist()
         tested = evaluate(self.network, self.test)
+        if not math.isfinite(tested["loss"]):
+            raise Diverged(
+                f"Test loss {tested['loss']} after epoch {len(self.history) + 1}. Try a lower learning rate."
+            )
         self.history.append(
             {
                 "epoch": len(self.history) + 1,
@@ -115,6 +131,13 @@ class Training:
     ) -> list[dict[str, float]]:
         """Train to the end of the recipe.  SIGINT and SIGTERM finish the step, save, and raise Interrupted."""
         saved = time.monotonic()
+
+        def save() -> None:
+            nonlocal saved
+            if checkpoints:
+                checkpoints.save(self.position, *self.state())
+                saved = time.monotonic()
+
         with _signals() as received:
             while not self.done:
                 start = time.monotonic()
@@ -124,15 +147,14 @@ class Training:
                 else:
                     self.step()
                 self.elapsed_s += time.monotonic() - start
-                if checkpoints and (closed or received or time.monotonic() - saved > save_every_s):
-                    checkpoints.save(self.position, *self.state())
-                    saved = time.monotonic()
+                if closed or time.monotonic() - saved > save_every_s:
+                    save()
                 (on_epoch if closed else on_step)(self)
                 if received and not self.done:
+                    save()
                     name = signal.Signals(received[0]).name
-                    raise Interrupted(
-                        f"{name} after step {self.position}; saved. Run it again to continue.", received[0]
-                    )
+                    then = "saved. Run it again to continue." if checkpoints else "there is no checkpoint of it."
+                    raise Interrupted(f"{name} after step {self.position}; {then}", received[0])
         return self.history
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -157,6 +179,7 @@ class Training:
             "position": self.position,
             "history": self.history,
             "elapsed_s": self.elapsed_s,
+            "momentum": list(momentum),
             "threads": torch.get_num_threads(),
             "machines": self.machines,
             "random": {"python": random.getstate(), "numpy": [numpy_state[1].tolist(), *numpy_state[2:]]},
@@ -166,11 +189,14 @@ class Training:
     def load_state(self, tensors: dict[str, dict[str, Tensor]], scalars: dict[str, Any]) -> None:
         """Continue from what `state` returned; raises Corrupt when a tensor does not belong to this run."""
         try:
+            _alike(tensors["model"], self.plain.state_dict())
+            parameters = list(self.plain.parameters())
+            slots = {name: name.split(".") for name in scalars["momentum"]}
+            _alike(tensors["optimizer"], {name: parameters[int(number)] for name, (number, _) in slots.items()})
             self.plain.load_state_dict(tensors["model"])
             state: dict[int, dict[str, Tensor]] = {}
-            for name, value in tensors["optimizer"].items():
-                number, slot = name.split(".")
-                state.setdefault(int(number), {})[slot] = value
+            for name, (number, slot) in slots.items():
+                state.setdefault(int(number), {})[slot] = tensors["optimizer"][name]
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": state, "param_groups": groups})
             torch.set_rng_state(tensors["generators"]["torch"])
@@ -184,7 +210,7 @@ class Training:
             self.position, self.history = scalars["position"], scalars["history"]
             self.elapsed_s = scalars["elapsed_s"]
             self.machines = list(dict.fromkeys([*scalars["machines"], self._machine()]))
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise Corrupt(
                 f"The checkpoint does not belong to this run: {error}. Delete its folder to restart."
             ) from error
@@ -201,6 +227,14 @@ class Training:
                 f"Loss {loss} with gradient norm {norm} at step {self.position}, lr {lr:g}, {last}. "
                 f"Nothing was updated; try a lower learning rate or float32."
             )
+
+
+def _alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise ValueError naming the first tensor that is missing, extra, or of another shape or type."""
+    for name in {**expected, **found}:
+        have, want = found.get(name), expected.get(name)
+        if have is None or want is None or have.shape != want.shape or have.dtype != want.dtype:
+            raise ValueError(f"tensor {name!r} is missing, extra, or of another shape or type")
 
 
 @contextlib.contextmanager

@@ -22,17 +22,23 @@ class Recipe:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))
         for key, low, high in LIMITS:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise OutOfRange(f"Recipe {key}={value!r}: it must be a number from {low} to {high}.")
+            if key not in WHOLE:
+                object.__setattr__(self, key, float(value))  # 1 and 1.0 are one recipe
+            elif not isinstance(value, int):
+                raise OutOfRange(f"Recipe {key}={value!r}: it must be a whole number.")
         for key, allowed in CHOICES.items():
             if getattr(self, key) not in allowed:
                 raise OutOfRange(f"Recipe {key}={getattr(self, key)!r}: use {' or '.join(map(str, allowed))}.")
-        for key in ("batch", "epochs"):
-            if not isinstance(getattr(self, key), int):
-                raise OutOfRange(f"Recipe {key}={getattr(self, key)!r}: it must be a whole number.")
+        if self.nesterov and not self.momentum:
+            raise OutOfRange("Recipe nesterov=True needs a momentum above 0.")
+        marks = self.milestones
+        if not isinstance(marks, tuple | list) or not all(type(mark) is int and mark >= 0 for mark in marks):
+            raise OutOfRange(f"Recipe milestones={marks!r}: they must be epochs, whole numbers.")
+        object.__setattr__(self, "milestones", tuple(marks))
 
     def lr_at(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate of the update number `step`, from 0."""
@@ -60,6 +66,7 @@ LIMITS = (
     ("momentum", 0, 0.9999),
     ("weight_decay", 0, 10),
 )
+WHOLE = ("batch", "epochs")
 CHOICES = {"schedule": ("steps", "onecycle", "constant"), "precision": ("float32", "bf16"), "nesterov": (True, False)}
 
 
