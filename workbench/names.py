@@ -33,6 +33,7 @@ BACKBONES = {
     "resnet110": "workbench.backbones.resnet:resnet110",
     "resnet152": "workbench.backbones.resnet:resnet152",
 }
+CONVENTIONS = ("cra", "dca", "macs")  # of counting, in explain/complexity.py
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ def counted(table: Table, row: Row) -> list[dict[str, Any]]:
         {
             "metric": metric.key,
             "budget": "count",
+            "column": "counted",
             "mean": getattr(cost, metric.key) / SCALE[metric.unit],
             "std": None,
             "n": 1,

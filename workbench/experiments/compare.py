@@ -10,6 +10,7 @@ from workbench.experiments.audit import counted
 from workbench.experiments.experiment import Record
 from workbench.experiments.store import Store
 from workbench.experiments.tables import Metric, Row, Table
+from workbench.names import parse
 from workbench.training.recipe import Recipe, as_dict, recipe
 
 # Two-sided 95 % quantiles of Student's t by degrees of freedom
@@ -20,12 +21,15 @@ def compare(table: Table, store: Store) -> list[dict[str, Any]]:
     """One entry a row: {"row", "model", "published", "printed", "measured": [...], "status", "note"}.
 
     A measured entry has {"metric", "budget", "origin", "mean", "std", "n", "values", "protocol", "dataset", "model",
-    "hardware", "code"}; std is None for one seed.  Counted ones have the budget "count" and {"agrees"}, no data set.
+    "hardware", "code", "column"}; std is None for one seed.  Counted ones have the budget "count", {"agrees"}, and no
+    data set.
     """
     by_model: dict[str, list[Record]] = defaultdict(list)
     for record in store.records():
         by_model[record.spec["model"]["name"]].append(record)
-    return [_entry(table, row, by_model) for row in (*table.rows, *table.controls)]
+    entries = [_entry(table, row, by_model) for row in (*table.rows, *table.controls)]
+    _head(entries)
+    return entries
 
 
 def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[str, Any]:
@@ -43,6 +47,18 @@ def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[st
         "status": _status(table, row, records, done),
         "note": row.note,
     }
+
+
+def _head(entries: list[dict[str, Any]]) -> None:
+    """Give each measured value the "column" it stands in; the machine is named where there is more than one."""
+    machines: dict[str, set[str]] = defaultdict(set)
+    trained = [m for entry in entries for m in entry["measured"] if m["dataset"]]
+    for measured in trained:
+        measured["column"] = f"measured {measured['origin']}, {measured['budget'] or measured['protocol']}"
+        machines[measured["column"]].add(measured["hardware"])
+    for measured in trained:
+        if len(machines[measured["column"]]) > 1:
+            measured["column"] += f", {measured['hardware']}"
 
 
 def budget_of(table: Table, row: Row, record: Record) -> str | None:
@@ -81,7 +97,8 @@ def protocol(record: Record) -> str:
 
 def hardware(record: Record) -> str:
     threads = record.environment["threads"]
-    return f"{record.environment['device']}, {threads} thread{'s' * (threads != 1)}"
+    moved = ", moved between machines" if record.environment.get("machines", [])[1:] else ""
+    return f"{record.environment['device']}, {threads} thread{'s' * (threads != 1)}{moved}"
 
 
 def _summary(metric: Metric, group: list[Record], budget: str | None) -> dict[str, Any]:
@@ -111,14 +128,15 @@ def _status(table: Table, row: Row, records: list[Record], done: list[Record]) -
     if not done:
         return "diverged"
     names = {record.spec["model"]["name"] for record in done}
-    return "measured" if row.model in names else "measured on twins"
+    lost = f", {len(records) - len(done)} diverged" if len(records) > len(done) else ""
+    return ("measured" if row.model in names else "measured on twins") + lost
 
 
 def differences(table: Table, entries: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
-    """Every row against the baseline, paired over common seeds, within one origin, protocol and machine.
+    """Every row against the baseline, paired over common seeds, within one origin, backbone, protocol and machine.
 
     [{"row", "where", "mean", "half_width", "n"}]: mean difference in points and the half width of its 95 % interval
-    (Student's t on the paired differences; None for one seed); where: the three things that are common.
+    (Student's t on the paired differences; None for one seed); where: what is common.
     """
     base = next(entry for entry in entries if entry["row"] == table.baseline)
     return [
@@ -136,14 +154,21 @@ def differences(table: Table, entries: list[dict[str, Any]], metric: str) -> lis
 
 
 def _where(measured: dict[str, Any]) -> str:
-    return f"{measured['origin']}, {measured['protocol']}, {measured['hardware']}"
+    backbone = parse(measured["model"]).backbone
+    return f"{measured['origin']}: {backbone} on {measured['protocol']}, {measured['hardware']}"
 
 
 def _paired(deltas: list[float]) -> dict[str, Any]:
     n = len(deltas)
-    t = T95[n - 1] if n <= len(T95) else 1.96 + 2.4 / (n - 1)
+    t = T95[n - 1] if n <= len(T95) else _t95(n - 1)
     half = t * statistics.stdev(deltas) / math.sqrt(n) if n > 1 else None
     return {"mean": statistics.fmean(deltas), "half_width": half, "n": n}
+
+
+def _t95(degrees: int) -> float:
+    """Cornish and Fisher's expansion around the normal quantile; three digits from 11 degrees of freedom."""
+    z = 1.959964
+    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
 
 
 def reading(table: Table, entries: list[dict[str, Any]], budget: str = "") -> list[str]:
@@ -176,20 +201,13 @@ def _sentence(delta: dict[str, Any]) -> str:
     return f"{start}, 95 % interval +- {delta['half_width']:.2f}): {verdict}."
 
 
-def column(measured: dict[str, Any]) -> str:
-    """The heading under which a measured value stands."""
-    if measured["budget"] == "count":
-        return "counted"
-    return f"measured {measured['origin']}, {measured['budget'] or measured['protocol']}"
-
-
 def protocols(entries: list[dict[str, Any]], budget: str = "") -> list[str]:
     """What stands behind the headings: protocol, hardware, and the rows where they differ."""
     rows: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in entries:
         for measured in (m for m in entry["measured"] if kept(m, budget)):
             where = f", {measured['hardware']}" if measured["dataset"] else ""
-            names = rows[column(measured), measured["protocol"] + where]
+            names = rows[measured["column"], measured["protocol"] + where]
             if entry["row"] not in names:
                 names.append(entry["row"])
     shared = {heading for heading, _ in rows if sum(other == heading for other, _ in rows) > 1}
@@ -210,7 +228,7 @@ def cells(
     lines: list[list[str]] = [[entry["row"]] for entry in entries]
     for metric in table.metrics:
         mine = [
-            {column(m): show(metric, m) for m in entry["measured"] if m["metric"] == metric.key and kept(m, budget)}
+            {m["column"]: show(metric, m) for m in entry["measured"] if m["metric"] == metric.key and kept(m, budget)}
             for entry in entries
         ]
         sources = sorted({source for found in mine for source in found})

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from workbench import files
+from workbench.datasets import DATASETS
 from workbench.errors import Corrupt, OutOfRange, UnknownName
-from workbench.names import parse
+from workbench.names import CONVENTIONS, parse
+from workbench.training.recipe import recipe
 
 
 class Metric(NamedTuple):
@@ -92,7 +94,6 @@ class Table(NamedTuple):
     def experiments(self, budget: str, seeds: int = 0) -> list[Any]:
         """The runs of a budget, all rows of one seed before the next; its own number of seeds when 0."""
         from workbench.experiments.experiment import Experiment
-        from workbench.training.recipe import recipe
 
         chosen = self.budget(budget)
         if seeds < 0:
@@ -133,6 +134,7 @@ def read(path: Path) -> Table:
         if raw["baseline"] not in labels:
             raise OutOfRange(f"baseline {raw['baseline']!r} is not a row; rows are {labels}")
         budgets = {key: Budget(key, **value) for key, value in raw.get("budgets", {}).items()}
+        _check(raw["convention"], budgets, (*rows, *controls))
         plain = {key: raw[key] for key in ("key", "paper", "caption", "protocol", "convention", "classes", "baseline")}
         texts = {key: tuple(raw.get(key, ())) for key in ("claims", "errata")}
         parts: dict[str, Any] = plain | texts | {"rows": rows, "controls": controls, "budgets": budgets}
@@ -147,13 +149,33 @@ def agrees(printed: str, value: float, unit: str) -> bool:
     return round(Decimal(value / SCALE[unit]), -int(digits.as_tuple().exponent)) == digits
 
 
+def _check(convention: str, budgets: dict[str, Budget], rows: tuple[Row, ...]) -> None:
+    """Every name leads somewhere; raises UnknownName or OutOfRange."""
+    if convention not in CONVENTIONS:
+        raise UnknownName("counting convention", convention, CONVENTIONS)
+    for budget in budgets.values():
+        recipe(budget.recipe)
+        if budget.dataset not in DATASETS:
+            raise UnknownName("data set", budget.dataset, DATASETS)
+        if type(budget.seeds) is not int or budget.seeds < 1:
+            raise OutOfRange(f"budget {budget.key!r}: seeds = {budget.seeds!r} must be a whole number from 1")
+    for row in rows:
+        for key in row.twin:
+            if key not in budgets:
+                raise UnknownName(f"budget in row {row.label!r}:", key, budgets)
+
+
 def _row(raw: dict[str, Any], metrics: tuple[Metric, ...]) -> Row:
     row = Row(
         raw["label"], raw["model"], raw["published"], raw.get("twin", {}), raw.get("note", ""), raw.get("recipe", "")
     )
-    for name in (row.model, *row.twin.values()):
-        if name:
+    try:
+        for name in filter(None, (row.model, *row.twin.values())):
             parse(name)
+        if row.recipe:
+            recipe(row.recipe)
+    except (OutOfRange, UnknownName) as error:
+        raise OutOfRange(f"row {row.label!r}: {error}") from error
     if set(row.published) != {metric.key for metric in metrics}:
         raise OutOfRange(
             f"row {row.label!r} must print {[metric.key for metric in metrics]}, has {list(row.published)}"

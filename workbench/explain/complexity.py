@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from workbench import names
 from workbench.attention import GlobalPool
 from workbench.attention.cbam import Summary
 from workbench.attention.dca import Weights
@@ -101,4 +102,4 @@ def biases(module: nn.Module, y: Tensor) -> int:
     return y.numel() if module.bias is not None else 0
 
 
-CONVENTIONS: dict[str, Callable[..., int]] = {"cra": cra, "dca": dca, "macs": macs}
+CONVENTIONS: dict[str, Callable[..., int]] = dict(zip(names.CONVENTIONS, (cra, dca, macs), strict=True))

@@ -55,7 +55,10 @@ class Recipe:
             "onecycle": f"one-cycle lr {self.lr:g}",
             "steps": f"lr {self.lr:g} x{self.gamma:g} at {list(self.milestones)}",
         }[self.schedule]
-        return f"{self.epochs} epochs, batch {self.batch}, {schedule}, {self.precision}"
+        momentum = (
+            f"{'Nesterov' if self.nesterov else 'momentum'} {self.momentum:g}, weight decay {self.weight_decay:g}"
+        )
+        return f"{self.epochs} epochs, batch {self.batch}, {schedule}, {momentum}, {self.precision}"
 
 
 LIMITS = (
