@@ -25,6 +25,8 @@ def build(name: str | ModelName, classes: int = 1000, image_size: int | None = N
     Raises UnknownName or OutOfRange with what is allowed.
     """
     model = parse(str(name))
+    if classes < 1:
+        raise OutOfRange(f"{classes} classes; a network needs at least 1.")
     if image_size is not None and image_size < 1:
         raise OutOfRange(f"Image size {image_size} px; it must be at least 1.")
     if model.attention:

@@ -117,6 +117,7 @@ def train(options: argparse.Namespace) -> None:
 def reproduce(options: argparse.Namespace) -> None:
     from workbench.experiments import tables, text
     from workbench.experiments.compare import compare, reading
+    from workbench.experiments.notebooks import has_notebook
     from workbench.experiments.notebooks import reproduce as run_notebook
     from workbench.experiments.store import Store
 
@@ -125,7 +126,10 @@ def reproduce(options: argparse.Namespace) -> None:
     if options.seeds < 0 or options.jobs < 0:
         raise OutOfRange("--seeds and --jobs are counts; give 1 or more.")
     if options.tables == ["all"]:
-        chosen = [one for one in chosen if options.budget == "count" or options.budget in one.budgets]
+        budgets = {"count", *(budget for one in chosen for budget in one.budgets)}
+        if options.budget not in budgets:
+            raise UnknownName("budget", options.budget, budgets)
+        chosen = [one for one in chosen if has_notebook(one) and options.budget in ("count", *one.budgets)]
     store = Store(options.runs, options.data_dir)
     for one in chosen:
         print(f"{one.key}, {one.paper}: {one.caption}\nbudget {options.budget}", flush=True)

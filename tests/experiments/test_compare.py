@@ -73,7 +73,10 @@ def test_mean_spread_and_values_of_all_seeds(store, save):
     assert found["std"] != pytest.approx(math.sqrt(2))  # witness: n
     assert found["values"] == {"0": 4.0, "1": 4.0, "2": 7.0}
     assert [*found["values"]] == ["0", "1", "2"]
-    assert found["protocol"] == "layouts, 3 epochs, batch 64, one-cycle lr 0.15, float32"
+    assert (
+        found["protocol"]
+        == "layouts, 3 epochs, batch 64, one-cycle lr 0.15, momentum 0.9, weight decay 0.0005, float32"
+    )
     assert (found["budget"], found["dataset"], found["model"]) == ("smoke", "layouts", "cra7-circularnet")
     assert (found["hardware"], found["code"]) == ("CPU A, 1 thread", ["1f3a9c2e"])
     (top5,) = trained(row(compare(CRA, store), "<7,7>"), "top5_error")
@@ -302,7 +305,7 @@ def test_cells_of_all_budgets_and_of_one(store, save):
     entries = compare(CRA, store)
     heads, lines = cells(CRA, entries)
     error = "top-1 error (%)"
-    other = "measured here, layouts, 3 epochs, batch 64, one-cycle lr 0.15, float32"
+    other = "measured here, layouts, 3 epochs, batch 64, one-cycle lr 0.15, momentum 0.9, weight decay 0.0005, float32"
     sources = {source: cell for (title, source), cell in zip(heads, lines[4], strict=True) if title == error}
     assert sources == {
         "published": "24.20",
@@ -322,10 +325,9 @@ def test_protocols_say_what_stands_behind_each_heading(store, save):
     save("cra7-circularnet", {0: 3.0})
     save("se[reduction=4]-circularnet", {0: 94.0}, recipe=RECIPES["smoke-long"])
     notes = protocols(compare(CRA, store))
-    smoke = (
-        "measured here, smoke: layouts, 3 epochs, batch 64, one-cycle lr 0.15, float32, CPU A, 1 thread (<7,7>; w/o)"
-    )
-    long = "measured here, smoke: layouts, 6 epochs, batch 32, one-cycle lr 0.2, float32, CPU A, 1 thread (SE, long)"
+    sgd = "momentum 0.9, weight decay 0.0005, float32, CPU A, 1 thread"
+    smoke = f"measured here, smoke: layouts, 3 epochs, batch 64, one-cycle lr 0.15, {sgd} (<7,7>; w/o)"
+    long = f"measured here, smoke: layouts, 6 epochs, batch 32, one-cycle lr 0.2, {sgd} (SE, long)"
     assert {smoke, long} < {*notes}
     assert "counted: cra convention, 224 px, 1000 classes" in notes  # one heading, one protocol: no rows named
     assert len(notes) == 3

@@ -12,28 +12,25 @@ from workbench.experiments.tables import Table
 CELL_LIMIT_S = 600
 
 
-def source(table: Table) -> Path:
-    """The notebook of this table; raises UnknownName where it has none."""
-    folder = files.share("notebooks") / "tables"
-    path = folder / f"{table.key}.ipynb"
-    if not path.is_file():
-        raise UnknownName("table notebook", table.key, [path.stem for path in folder.glob("*.ipynb")])
-    return path
+def has_notebook(table: Table) -> bool:
+    return _path(table).is_file()
 
 
 def reproduce(table: Table, budget: str, store: Store, seeds: int = 0, device: str = "auto", jobs: int = 0) -> Path:
     """Measure what this budget lacks, execute the notebook, and return it: runs/notebooks/<table>-<budget>.ipynb.
 
-    A notebook that fails is kept as *.failed.ipynb, and raises WorkbenchError naming its cell.
+    A notebook that fails, or whose kernel dies or hangs, is kept as *.failed.ipynb, and raises WorkbenchError.
     """
     import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    notebook = source(table)
+    notebook = _path(table)
+    if not has_notebook(table):
+        raise UnknownName("table notebook", table.key, [path.stem for path in notebook.parent.glob("*.ipynb")])
     if budget != "count":
         table.budget(budget)
     folder = files.ensure_writable(store.root / "notebooks").resolve()
-    run(table, budget, store, seeds, device, jobs)
     target = folder / f"{table.key}-{budget}.ipynb"
     part, failed = target.with_suffix(".part.ipynb"), target.with_suffix(".failed.ipynb")
     parameters = {
@@ -43,21 +40,27 @@ def reproduce(table: Table, budget: str, store: Store, seeds: int = 0, device: s
         "runs_dir": str(store.root.resolve()),
         "data_dir": str(store.data.resolve()),
     }
-    failed.unlink(missing_ok=True)
-    try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(part),
-            parameters=parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            execution_timeout=CELL_LIMIT_S,
-            extra_arguments=["--log-level=ERROR"],  # ipykernel warns at each start that it talks over TCP
-        )
-    except PapermillExecutionError as error:
-        os.replace(part, failed)
-        raise WorkbenchError(
-            f"Cell {error.cell_index} of {notebook.name} failed: {error.ename}: {error.evalue}. It is kept as {failed}."
-        ) from error
-    os.replace(part, target)
+    with files.lock(folder / f".{target.stem}.lock"):
+        run(table, budget, store, seeds, device, jobs)
+        failed.unlink(missing_ok=True)
+        try:
+            papermill.execute_notebook(
+                str(notebook),
+                str(part),
+                parameters=parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                execution_timeout=CELL_LIMIT_S,
+                extra_arguments=["--log-level=CRITICAL"],  # ipykernel warns at each start that it talks over TCP
+            )
+        except (PapermillExecutionError, CellTimeoutError, DeadKernelError) as error:
+            os.replace(part, failed)
+            what = f"{error.ename}: {error.evalue}" if isinstance(error, PapermillExecutionError) else str(error)
+            cell = f"Cell {error.cell_index}" if isinstance(error, PapermillExecutionError) else "A cell"
+            raise WorkbenchError(f"{cell} of {notebook.name} failed: {what}. It is kept as {failed}.") from error
+        os.replace(part, target)
     return target
+
+
+def _path(table: Table) -> Path:
+    return files.share("notebooks") / "tables" / f"{table.key}.ipynb"

@@ -12,7 +12,7 @@ from typing import Any
 
 from workbench import datasets, files
 from workbench.errors import Corrupt, Diverged
-from workbench.experiments.experiment import PROJECT, Experiment, Record
+from workbench.experiments.experiment import HERE, PROJECT, Experiment, Record
 from workbench.files import read_json, write_atomic, write_json
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Store:
 
     def get(self, experiment: Experiment) -> Record | None:
         """The record of this experiment in the runs folder, or None while it is not done there."""
-        return self._read(self.root / experiment.key() / "record.json")
+        return self._read(self.root / experiment.key() / "record.json", aside=False)
 
     def run(
         self,
@@ -45,24 +45,29 @@ class Store:
         folder = root / experiment.key()
         folder.mkdir(exist_ok=True)
         with files.lock(folder / "run.lock"):
-            if record := self.get(experiment):  # done by the process that held the lock before
+            if record := self._read(folder / "record.json", aside=True):  # done by who held the lock before
                 return record
             return self._train(experiment, splits, folder, device, on_step, on_epoch)
 
     def records(self) -> Iterator[Record]:
         """Every finished run in the runs folder, then every record that comes with the project."""
-        yield from filter(None, map(self._read, sorted(self.root.glob("*/record.json"))))
-        for path in sorted(self.published.glob("*.json")):
-            if record := self._read(path, aside=False):
-                yield record._replace(origin=PROJECT)
+        for origin, paths in ((HERE, self.root.glob("*/record.json")), (PROJECT, self.published.glob("*.json"))):
+            for path in sorted(paths):
+                if record := self._read(path, aside=False):
+                    yield record._replace(origin=origin)
 
     def unfinished(self) -> Iterator[tuple[str, dict[str, Any], list[dict[str, float]]]]:
         """Key, spec and epochs so far of every run without a record."""
         for path in sorted(self.root.glob("*/spec.json")):
-            if not (path.parent / "record.json").exists():
+            if not self._read(path.with_name("record.json"), aside=False):
                 journal = path.parent / "log.jsonl"
                 lines = journal.read_text().splitlines() if journal.exists() else []
-                yield path.parent.name, read_json(path), [json.loads(line) for line in lines if line.endswith("}")]
+                try:
+                    spec = read_json(path)
+                except Corrupt as error:
+                    log.warning("%s", error)
+                    continue
+                yield path.parent.name, spec, [json.loads(line) for line in lines if line.endswith("}")]
 
     def _train(
         self, experiment: Experiment, splits: tuple, folder: Path, device: str, on_step: Callable, on_epoch: Callable
@@ -104,8 +109,8 @@ class Store:
         return record
 
     @staticmethod
-    def _read(path: Path, aside: bool = True) -> Record | None:
-        """The record in `path`; a damaged one counts as absent, and is set aside as *.bad."""
+    def _read(path: Path, aside: bool) -> Record | None:
+        """The record in `path`; a damaged one counts as absent, and `aside` keeps it as *.bad."""
         try:
             return _record(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -113,7 +118,7 @@ class Store:
         except Corrupt as error:
             bad = path.with_name(path.name + ".bad")
             log.warning("%s It counts as not done%s.", error, f" and is kept as {bad.name}" if aside else "")
-            if aside and os.access(path.parent, os.W_OK):
+            if aside:
                 os.replace(path, bad)
             return None
 
