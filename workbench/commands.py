@@ -144,7 +144,7 @@ def reproduce(options: argparse.Namespace) -> None:
 
 def table(options: argparse.Namespace) -> None:
     from workbench.experiments import tables, text
-    from workbench.experiments.compare import compare
+    from workbench.experiments.compare import compare, reading
     from workbench.experiments.store import Store
 
     chosen = tables.load(options.table)
@@ -157,7 +157,7 @@ def table(options: argparse.Namespace) -> None:
         print(text.markdown(chosen, entries))
     else:
         print(f"{chosen.key}, {chosen.paper}: {chosen.caption}\nPublished: {chosen.protocol}\n")
-        print(text.plain(chosen, entries))
+        print("\n".join([text.plain(chosen, entries), "", *reading(chosen, entries)]))
 
 
 def runs(options: argparse.Namespace) -> None:
