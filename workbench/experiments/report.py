@@ -14,7 +14,7 @@ from workbench.experiments.compare import (
     reading,
     value,
 )
-from workbench.experiments.experiment import Record
+from workbench.experiments.experiment import HERE, Record
 from workbench.experiments.grid import run_all
 from workbench.experiments.store import Store
 from workbench.experiments.tables import Metric, Table
@@ -89,6 +89,7 @@ def figure(table: Table, store: Store, budget: str) -> "go.Figure":
         [[value(metric, record) for record in found[row.label]] for row in rows],
         label(metric),
         ["; ".join(dict.fromkeys(protocol(record) for record in found[row.label])) for row in rows],
+        next((record.origin for records in found.values() for record in records), HERE),
     )
 
 

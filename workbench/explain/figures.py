@@ -8,14 +8,19 @@ COLOURS = (BLUE, "#d9822b", "#3a9d6e", "#8e5bb5", "#c94f6d", "#6b7280", "#b59a2b
 
 
 def published_and_measured(
-    labels: list[str], published: list[float | None], measured: list[list[float]], title: str, protocols: list[str]
+    labels: list[str],
+    published: list[float | None],
+    measured: list[list[float]],
+    title: str,
+    protocols: list[str],
+    origin: str = "here",
 ) -> go.Figure:
     """Two panels with the same rows and separate axes: the printed single runs, and every seed measured here.
 
-    title: the metric with its unit; protocols: what each row was measured with, shown on hover.
+    title: the metric with its unit; protocols: what each row was measured with, shown on hover; origin: by whom.
     """
     figure = make_subplots(
-        1, 2, shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=("published", "measured here")
+        1, 2, shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=("published", f"measured {origin}")
     )
     rows = list(zip(labels, published, measured, protocols, strict=True))
     printed = [(number, label, "as printed") for label, number, _, _ in rows if number is not None]
@@ -53,6 +58,7 @@ def curves(runs: dict[str, list[list[float]]], title: str) -> go.Figure:
             figure.add_scatter(
                 x=epochs + epochs[::-1],
                 y=[max(column) for column in columns] + [min(column) for column in columns][::-1],
+                mode="lines",
                 fill="toself",
                 fillcolor=colour,
                 opacity=0.18,
@@ -69,7 +75,8 @@ def curves(runs: dict[str, list[list[float]]], title: str) -> go.Figure:
             name=f"{label} (n = {len(mine)})" if len(mine) > 1 else f"{label} (one seed)",
             legendgroup=label,
         )
-    figure.update_xaxes(title="epoch", gridcolor=LINES, tickformat="d")
+    longest = max((len(run) for mine in runs.values() for run in mine), default=0)
+    figure.update_xaxes(title="epoch", gridcolor=LINES, dtick=1 if longest <= 20 else None)
     figure.update_yaxes(title=title, rangemode="tozero", gridcolor=LINES)
     return _plain(figure, 420)
 
