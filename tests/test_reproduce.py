@@ -48,7 +48,7 @@ def measured(reproduced):
     assert answer.returncode == 0, answer.stderr
     found = {}
     for entry in json.loads(answer.stdout):
-        (one,) = [m for m in entry["measured"] if (m["budget"], m["metric"]) == ("smoke", "top1_error")]
+        (one,) = [m for m in entry["measured"] if m["column"] == "measured here, smoke" and m["metric"] == "top1_error"]
         assert one["n"] == len(one["values"]) == 3
         assert one["std"] is not None
         assert one["dataset"] == "layouts" and one["protocol"] and one["hardware"] and one["code"]

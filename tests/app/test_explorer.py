@@ -27,6 +27,12 @@ NOT_HERE = re.compile(r"^The link asks for (\w+) '.*', which is not here; showin
 HOSTILE = ["../../etc/passwd", "/etc/passwd", "x" * 4000, "<script>alert(1)</script>", "cra-4\0", "", "99", "cra-4 "]
 
 
+@pytest.fixture(autouse=True)
+def own_main(monkeypatch):
+    """AppTest puts the page in the place of __main__, which processes started later would then import."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     """page(name, **query): the page as a browser would get it with this query, run once."""

@@ -40,7 +40,7 @@ def reproduce(table: Table, budget: str, store: Store, seeds: int = 0, device: s
         "runs_dir": str(store.root.resolve()),
         "data_dir": str(store.data.resolve()),
     }
-    with files.lock(folder / f".{target.stem}.lock"):
+    with files.lock(store.root / f".{target.stem}.lock"):
         run(table, budget, store, seeds, device, jobs)
         failed.unlink(missing_ok=True)
         try:

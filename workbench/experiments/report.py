@@ -120,14 +120,15 @@ def curve_frame(table: Table, store: Store, budget: str) -> "pd.DataFrame":
 
 
 def of_budget(table: Table, store: Store, budget: str) -> dict[str, list[Record]]:
-    """Row -> its finished records at this budget, of the one origin and machine that have most of them."""
+    """Row -> its finished records at this budget, of one machine: own ones first, then the most runs."""
     machines: dict[tuple[str, str], dict[str, list[Record]]] = {}
     done = [record for record in store.records() if record.status == "done"]
     rows = [row for row, _ in table.measured_rows(budget)]
     for row in rows:
         for group in groups(record for record in done if budget_of(table, row, record) == budget):
             machines.setdefault((group[0].origin, hardware(group[0])), {})[row.label] = group
-    best = max(machines.values(), key=lambda found: sum(map(len, found.values())), default={})
+    ranked = sorted(machines, key=lambda where: (where[0] == HERE, sum(map(len, machines[where].values()))))
+    best = machines[ranked[-1]] if ranked else {}
     return {row.label: best.get(row.label, []) for row in rows}
 
 
