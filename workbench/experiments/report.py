@@ -127,8 +127,8 @@ def of_budget(table: Table, store: Store, budget: str) -> dict[str, list[Record]
     for row in rows:
         for group in groups(record for record in done if budget_of(table, row, record) == budget):
             machines.setdefault((group[0].origin, hardware(group[0])), {})[row.label] = group
-    ranked = sorted(machines, key=lambda where: (where[0] == HERE, sum(map(len, machines[where].values()))))
-    best = machines[ranked[-1]] if ranked else {}
+    runs = {where: sum(map(len, found.values())) for where, found in machines.items()}
+    best = machines[max(runs, key=lambda where: (where[0] == HERE, runs[where]))] if runs else {}
     return {row.label: best.get(row.label, []) for row in rows}
 
 
