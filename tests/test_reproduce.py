@@ -126,7 +126,7 @@ def test_the_dca_notebook_runs_without_training(tmp_path):
     store = Store(tmp_path / "runs", tmp_path / "data", tmp_path / "published")
     path = notebooks.reproduce(tables.load("dca-2"), "count", store)
     assert path == tmp_path / "runs" / "notebooks" / "dca-2-count.ipynb"
-    assert sorted((tmp_path / "runs").rglob("*")) == [path.parent, path]
+    assert sorted((tmp_path / "runs").rglob("[!.]*")) == [path.parent, path]  # and the hidden lock
     outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
     text = str(outputs)
     assert "Budget `count`" in text
