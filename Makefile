@@ -20,7 +20,7 @@ demo: env  ## reproduce a published table at smoke size
 	$(BIN)/workbench reproduce cra-4 --budget smoke
 
 test: check  ## check, then the tests (all but the slow ones), then the learning notebooks
-	$(BIN)/pytest -n 2 --dist loadscope -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow"
 	$(if $(LEARN),$(BIN)/pytest $(NBVAL) $(LEARN))
 
 check: env  ## lint, format and types
