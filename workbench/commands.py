@@ -227,6 +227,8 @@ def lab(options: argparse.Namespace) -> None:
     os.environ["WORKBENCH_DATA"] = str(files.data_dir(options.data_dir).resolve())
     root = files.share("notebooks").parent
     flags = ["--ip=127.0.0.1", f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
+    if os.geteuid() == 0:  # in a container; the server listens on this machine alone, with a token
+        flags.append("--allow-root")
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *flags])
 
 
