@@ -1,8 +1,10 @@
 """Name -> network: the only place where attention and backbones meet.
 
-The signature of a class is the schema of its options: `se[reduction=8]` is `SE(site, reduction=8)`.
+The signature of a class is the schema of its options: `se[reduction=8]` is `SE(site, reduction=8)`.  A class of your
+own is a name too: `my_module:MyAttention-resnet20`, imported like any module; its source is part of the run key.
 """
 
+import hashlib
 import importlib
 import inspect
 from collections.abc import Callable
@@ -10,12 +12,15 @@ from functools import cache, partial
 from typing import Any, get_origin, get_type_hints
 
 import torch
+from torch import nn
 
 from workbench.backbones import Network
 from workbench.errors import OutOfRange, UnknownName
-from workbench.names import ATTENTIONS, BACKBONES, CONNECTIONS, ModelName, Part, parse, split_list, whole_number
+from workbench.names import BACKBONES, SLOTS, ModelName, Part, number, parse, split_list, whole_number
 
-SOCKETS = {"self", "site", "network", "classes", "attention", "conv"}
+SOCKETS = ("attention", "conv", "stage", "head")
+GIVEN = {"self", "site", "spec", "network", "classes", *SOCKETS}  # by the backbone, never by a name
+KNOWN = SLOTS | {"backbone": BACKBONES}
 
 
 def build(name: str | ModelName, classes: int = 1000, image_size: int | None = None) -> Network:
@@ -29,7 +34,11 @@ def build(name: str | ModelName, classes: int = 1000, image_size: int | None = N
         raise OutOfRange(f"{classes} classes; a network needs at least 1.")
     if image_size is not None and image_size < 1:
         raise OutOfRange(f"Image size {image_size} px; it must be at least 1.")
-    if model.attention:
+    if model.detector:
+        raise OutOfRange(
+            f"{model.detector} is a detector; detectors are not built yet, their backbones are: {model.backbone}."
+        )
+    if model.attention or model.conv:
         _fits(str(model), classes, image_size)
     return _build(model, classes)
 
@@ -38,37 +47,50 @@ def canonical(name: str | ModelName) -> ModelName:
     """The same network under its shortest name: default options dropped, the size always written."""
     model = parse(str(name))
 
-    def short(part: Part | None, known: dict[str, str]) -> Part | None:
-        if part is None:
-            return None
+    def short(part: Part, known: dict[str, str]) -> Part:
         values, schema = _options(part, known), _schema(_target(part, known))
         kept = {key: value for key, value in values.items() if key != "size" and value != schema[key].default}
         return Part(part.word, values.get("size"), tuple((key, _text(value)) for key, value in kept.items()))
 
-    backbone = short(model.backbone, BACKBONES)
-    assert backbone is not None
-    return ModelName(backbone, short(model.attention, ATTENTIONS), short(model.connection, CONNECTIONS))
+    return ModelName(**{slot: short(part, KNOWN[slot]) for slot, part in _parts(model).items()})
 
 
 def resolved(name: str | ModelName) -> dict[str, Any]:
     """Every option that makes this network, defaults written out; what an experiment's key hashes."""
-    model = parse(str(name))
-    parts = (("backbone", BACKBONES), ("attention", ATTENTIONS), ("connection", CONNECTIONS))
-    return {
-        kind: {"word": part.word, **{key: _text(value) for key, value in _options(part, known).items()}}
-        for kind, known in parts
-        if (part := getattr(model, kind))
-    }
+    found = {}
+    for slot, part in _parts(parse(str(name))).items():
+        values = {key: _text(value) for key, value in _options(part, KNOWN[slot]).items()}
+        found[slot] = {"word": part.word, **values, **({"source": _source(part)} if ":" in part.word else {})}
+    return found
+
+
+def _parts(model: ModelName) -> dict[str, Part]:
+    return {slot: part for slot in ("backbone", *SLOTS) if slot != "detector" and (part := getattr(model, slot))}
 
 
 def _build(model: ModelName, classes: int) -> Network:
-    sockets: dict[str, Any] = {"classes": classes}
-    if part := model.attention:
-        sockets["attention"] = partial(_target(part, ATTENTIONS), **_options(part, ATTENTIONS))
-    network = _target(model.backbone, BACKBONES)(**sockets, **_options(model.backbone, BACKBONES))
+    backbone = _target(model.backbone, BACKBONES)
+    sockets: dict[str, Any] = {}
+    for slot in ("conv", "attention"):
+        if part := getattr(model, slot):
+            options = _options(part, SLOTS[slot])
+            target: Any = _target(part, SLOTS[slot])
+            socket = target.socket(**options) if callable(target.socket) else target.socket
+            if socket not in inspect.signature(backbone).parameters or socket in sockets:
+                raise OutOfRange(
+                    f"{model}: {part} needs a free {socket!r} socket, and {model.backbone} has "
+                    f"{', '.join(repr(s) for s in _sockets(backbone) if s not in sockets) or 'none'}. "
+                    "`workbench show` tells where a module sits."
+                )
+            sockets[socket] = partial(target, **options)
+    network = backbone(classes=classes, **sockets, **_options(model.backbone, BACKBONES))
     if part := model.connection:
-        network = _target(part, CONNECTIONS)(network, **_options(part, CONNECTIONS))
+        network = _target(part, SLOTS["connection"])(network, **_options(part, SLOTS["connection"]))
     return network
+
+
+def _sockets(backbone: Callable[..., Any]) -> list[str]:
+    return [key for key in inspect.signature(backbone).parameters if key in SOCKETS]
 
 
 @cache
@@ -81,12 +103,43 @@ def _fits(name: str, classes: int, image_size: int | None) -> None:
 
 
 def _target(part: Part, known: dict[str, str]) -> Callable[..., Any]:
+    if ":" in part.word:
+        return _own(part.word)
     module, attribute = known[part.word].split(":")
     return getattr(importlib.import_module(module), attribute)
 
 
+def _own(word: str) -> type[nn.Module]:
+    """The user's class `module:Class`; raises UnknownName or OutOfRange."""
+    module, attribute = word.split(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise OutOfRange(
+            f"{word!r}: no module {error.name!r} here. Run from its folder, or put that folder on PYTHONPATH."
+        ) from error
+    except AttributeError:
+        names = [key for key, value in vars(importlib.import_module(module)).items() if inspect.isclass(value)]
+        raise UnknownName(f"class in {module!r}:", attribute, names or ["(it has none)"]) from None
+    if not (inspect.isclass(found) and issubclass(found, nn.Module) and hasattr(found, "socket")):
+        raise OutOfRange(
+            f"{word!r} is not an attention block; make it a subclass of workbench.attention.Attention "
+            "with a constructor (self, site, ...) that sets extract and transform."
+        )
+    return found
+
+
+def _source(part: Part) -> str:
+    """A short hash of the file that a user's class stands in."""
+    try:
+        text = inspect.getsource(importlib.import_module(part.word.split(":")[0]))
+    except (OSError, TypeError) as error:
+        raise OutOfRange(f"The source of {part.word!r} cannot be read; put the class into a file.") from error
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def _schema(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    return {key: p for key, p in inspect.signature(target).parameters.items() if key not in SOCKETS}
+    return {key: p for key, p in inspect.signature(target).parameters.items() if key not in GIVEN}
 
 
 def _options(part: Part, known: dict[str, str]) -> dict[str, Any]:
@@ -106,7 +159,7 @@ def _options(part: Part, known: dict[str, str]) -> dict[str, Any]:
         if key not in schema:
             raise UnknownName(f"option of {part.word!r}:", key, schema or ["(it takes none)"])
     return {
-        key: _value(part.word, key, given[key], hints[key]) if key in given else parameter.default
+        key: _value(part.word, key, given[key], hints.get(key, str)) if key in given else parameter.default
         for key, parameter in schema.items()
     }
 
@@ -114,6 +167,8 @@ def _options(part: Part, known: dict[str, str]) -> dict[str, Any]:
 def _value(word: str, key: str, text: str, kind: Any) -> Any:
     if kind is int:
         return whole_number(f"{word} option {key}", text)
+    if kind is float:
+        return number(f"{word} option {key}", text)
     if kind is bool:
         if text not in ("true", "false"):
             raise OutOfRange(f"{word} option {key}={text}: use true or false.")

@@ -1,7 +1,8 @@
 """The grammar of model names; no torch here.
 
-    name      = [connection "-"] [attention "-"] backbone
+    name      = [detector "-"] [connection "-"] [conv "-"] [attention "-"] backbone
     part      = word [digits] ["[" key "=" value {"," key "=" value} "]"]
+    attention = part, or a class of your own as module:Class with its options
     value     = text without , = [ ] or a nested name; lists are joined by "+"
 
 The digits of an attention are its size (`cra7`: a 7x7 grid); those of a backbone belong to its word (`resnet50`).
@@ -14,25 +15,38 @@ from functools import cache
 
 from workbench.errors import OutOfRange, UnknownName
 
+DETECTORS = {word: "" for word in ("cascadercnn", "fasterrcnn", "retinanet")}  # named in the tables, not built yet
 CONNECTIONS = {"dca": "workbench.attention.dca:connect"}
+CONVS = {
+    "aw": "workbench.attention.aw:AWConv",
+    "sk": "workbench.attention.sk:SK",
+}
 ATTENTIONS = {
+    "bam": "workbench.attention.bam:BAM",
+    "bridge": "workbench.attention.bridge:Bridge",
     "cbam": "workbench.attention.cbam:CBAM",
     "cra": "workbench.attention.cra:CRA",
+    "gala": "workbench.attention.gala:GALA",
+    "gc": "workbench.attention.gc:GC",
+    "ge": "workbench.attention.ge:GE",
     "se": "workbench.attention.se:SE",
 }
 BACKBONES = {
     "circularnet": "workbench.backbones.circular:circularnet",
-    "resnet18": "workbench.backbones.resnet:resnet18",
-    "resnet20": "workbench.backbones.resnet:resnet20",
-    "resnet32": "workbench.backbones.resnet:resnet32",
-    "resnet34": "workbench.backbones.resnet:resnet34",
-    "resnet44": "workbench.backbones.resnet:resnet44",
-    "resnet50": "workbench.backbones.resnet:resnet50",
-    "resnet56": "workbench.backbones.resnet:resnet56",
-    "resnet101": "workbench.backbones.resnet:resnet101",
-    "resnet110": "workbench.backbones.resnet:resnet110",
-    "resnet152": "workbench.backbones.resnet:resnet152",
+    "densenetbc100": "workbench.backbones.densenet:densenetbc100",
+    "mnasnet1_0": "workbench.backbones.mobilenet:mnasnet1_0",
+    "mobilenetv1": "workbench.backbones.mobilenet:mobilenetv1",
+    "mobilenetv2": "workbench.backbones.mobilenet:mobilenetv2",
+    "plain6": "workbench.backbones.plain:plain6",
+    **{f"resnet{depth}": f"workbench.backbones.resnet:resnet{depth}" for depth in (18, 20, 32, 34, 44, 50, 56)},
+    **{f"resnet{depth}": f"workbench.backbones.resnet:resnet{depth}" for depth in (101, 110, 152)},
+    **{f"resnet{depth}v1": f"workbench.backbones.resnet:resnet{depth}v1" for depth in (50, 101)},
+    **{f"resnext{depth}": f"workbench.backbones.resnet:resnext{depth}" for depth in (29, 50, 101)},
+    "shufflenet": "workbench.backbones.shufflenet:shufflenet",
+    "vgg16": "workbench.backbones.vgg:vgg16",
 }
+SLOTS = {"detector": DETECTORS, "connection": CONNECTIONS, "conv": CONVS, "attention": ATTENTIONS}
+OWN = r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*"
 CONVENTIONS = ("cra", "dca", "macs")  # of counting, in explain/complexity.py
 
 
@@ -58,14 +72,16 @@ class Part:
 
 @dataclass(frozen=True)
 class ModelName:
-    """A network: a backbone, the attention in its blocks, and the connection between those."""
+    """A network: a backbone, the attention in its blocks, what stands for its convolutions, and what connects those."""
 
     backbone: Part
     attention: Part | None = None
     connection: Part | None = None
+    conv: Part | None = None
+    detector: Part | None = None
 
     def __str__(self) -> str:
-        return "-".join(str(part) for part in (self.connection, self.attention, self.backbone) if part)
+        return "-".join(str(part) for slot in (*SLOTS, "backbone") if (part := getattr(self, slot)))
 
 
 @cache
@@ -75,23 +91,24 @@ def parse(name: str) -> ModelName:
     backbone = _part(last, BACKBONES)
     if backbone is None:
         raise UnknownName("backbone", _word(last), BACKBONES)
-    connection = attention = None
+    parts: dict[str, Part] = {}
+    left = list(SLOTS)
     for text in rest:
-        if (part := _part(text, CONNECTIONS)) and connection is None and attention is None:
-            connection = part
-        elif (part := _part(text, ATTENTIONS)) and attention is None:
-            attention = part
-        elif part or _part(text, CONNECTIONS):
+        found = {slot: part for slot, known in SLOTS.items() if (part := _part(text, known))}
+        if not found:
+            raise UnknownName("attention", _word(text), [word for known in SLOTS.values() for word in known])
+        slot, part = found.popitem()
+        if slot not in left:
             raise OutOfRange(
-                f"{name!r} has {text!r} in the wrong place; a name is [connection-][attention-]backbone, each once."
+                f"{name!r} has {text!r} in the wrong place; "
+                "a name is [detector-][connection-][conv-][attention-]backbone, each once."
             )
-        else:
-            raise UnknownName("attention", _word(text), [*ATTENTIONS, *CONNECTIONS])
-    if connection and attention is None:
-        raise OutOfRange(
-            f"{name!r} has nothing to connect; name an attention too, for example {connection.word}-se-{backbone}."
-        )
-    return ModelName(backbone, attention, connection)
+        left = left[left.index(slot) + 1 :]
+        parts[slot] = part
+    if "connection" in parts and not {"conv", "attention"} & set(parts):
+        example = f"{parts['connection'].word}-se-{backbone}"
+        raise OutOfRange(f"{name!r} has nothing to connect; name an attention too, for example {example}.")
+    return ModelName(backbone, **parts)
 
 
 def whole_number(what: str, text: str) -> int:
@@ -99,6 +116,13 @@ def whole_number(what: str, text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text):
         raise OutOfRange(f"{what}: {text[:20]!r} must be a whole number from 0 to 9999.")
     return int(text)
+
+
+def number(what: str, text: str) -> float:
+    """`text` as a plain decimal number; raises OutOfRange."""
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,8})?", text):
+        raise OutOfRange(f"{what}: {text[:20]!r} must be a number such as 0.5.")
+    return float(text)
 
 
 def split_list(value: str) -> list[str]:
@@ -112,12 +136,15 @@ def _word(text: str) -> str:
 
 def _part(text: str, known: dict[str, str]) -> Part | None:
     """`text` as a part of this kind, or None when its word is not one of `known`."""
-    match = re.fullmatch(r"([a-z][a-z0-9_]*)(?:\[(.*)\])?", text)
+    match = re.fullmatch(rf"([a-z][a-z0-9_]*|{OWN})(?:\[(.*)\])?", text)
     if match is None:
         raise OutOfRange(f"{text!r} is not word[key=value,...]; for example se[reduction=8].")
     word, options = match.group(1), match.group(2)
     size = None
-    if word not in known:
+    if ":" in word:
+        if known is not ATTENTIONS:
+            return None
+    elif word not in known:
         stem = word.rstrip("0123456789")
         if known is BACKBONES or stem not in known:
             return None

@@ -84,5 +84,5 @@ def test_option_a_shortcut_subsamples_and_pads_zeros():
 
 @pytest.mark.parametrize(("name", "size_px", "maps"), [("resnet18", 65, (17, 9, 5, 3)), ("resnet20", 31, (31, 16, 8))])
 def test_maps_halve_stage_by_stage(name, size_px, maps):
-    features = meta(name).features(torch.empty(1, 3, size_px, size_px, device="meta"), Trail())
+    features = meta(name).maps(torch.empty(1, 3, size_px, size_px, device="meta"), Trail())
     assert tuple(x.shape[-1] for x in features) == maps

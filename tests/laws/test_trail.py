@@ -47,7 +47,7 @@ def same(one, other):
     return all(
         torch.equal(getattr(a, key), getattr(b, key))
         for a, b in zip(one.steps, other.steps, strict=True)
-        for key in ("extracted", "attention", "memory")
+        for key in ("extracted", "attention")
     )
 
 
@@ -78,13 +78,21 @@ def holds(value):
     return isinstance(value, torch.Tensor | Trail)
 
 
-def test_last_is_the_newest_step_of_a_dimension():
+def test_the_steps_of_one_dimension_are_in_order():
     trail = Trail()
-    assert trail.last("channel") is None
+    assert trail.of("channel") == []
     network = build("cbam-resnet20").eval()
-    network.features(torch.randn(1, 3, 16, 16), trail)
-    assert trail.last("channel") is trail.steps[-2]
-    assert trail.last("spatial") is trail.steps[-1]
+    network.maps(torch.randn(1, 3, 16, 16), trail)
+    assert [id(step) for step in trail.of("channel")] == [id(step) for step in trail.steps[::2]]
+    assert [id(step) for step in trail.of("spatial")] == [id(step) for step in trail.steps[1::2]]
+
+
+def test_memory_is_kept_where_a_connection_reads_it():
+    """Not elsewhere: the attended map of a block would then live until the end of the forward pass."""
+    picture = torch.randn(2, 3, 16, 16)
+    assert not [step for step in build("se-resnet20").trace(picture)[1].steps if step.memory is not None]
+    steps = build("dca-se-resnet20").trace(picture)[1].steps
+    assert all(step.memory is not None for step in steps[:-1]) and steps[-1].memory is None
 
 
 def test_a_block_alone_makes_its_own_trail():

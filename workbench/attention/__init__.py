@@ -1,3 +1,3 @@
-from workbench.attention.base import Attention, Dim, GlobalPool, GridPool, Site, Step, Trail, attentions
+from workbench.attention.base import Attention, ConvSpec, Dim, GlobalPool, GridPool, Site, Step, Trail, attentions
 
-__all__ = ["Attention", "Dim", "GlobalPool", "GridPool", "Site", "Step", "Trail", "attentions"]
+__all__ = ["Attention", "ConvSpec", "Dim", "GlobalPool", "GridPool", "Site", "Step", "Trail", "attentions"]

@@ -6,10 +6,10 @@ g extracts a descriptor G, f connects it with the memory M of the previous block
 connection was plugged in), t transforms it to the attention T, fuse applies T to the map X.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,50 +17,72 @@ from torch import Tensor, nn
 
 from workbench.errors import OutOfRange
 
-Dim = Literal["channel", "spatial"]
+Dim = Literal["channel", "spatial", "branch", "weight"]
 
 
 class Site(NamedTuple):
-    """Where a module is plugged in; all that a builder may know.  `str(site)` is "3.4", as in CRA Fig. 8."""
+    """Where a module is plugged in; all that a builder may know.  `str(site)` is "3.4", as in CRA Fig. 8.
+
+    channels: of the map attended; in_channels: of the block's input; sources: of the block's earlier feature maps.
+    """
 
     stage: int
     block: int
     in_channels: int
     channels: int
     stride: int = 1
+    sources: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.stage}.{self.block}"
 
 
+class ConvSpec(NamedTuple):
+    """The convolution that a `conv` socket stands for: (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+
+    inputs: int
+    outputs: int
+    kernel: int = 3
+    stride: int = 1
+    groups: int = 1
+    activation: Callable[..., nn.Module] = nn.ReLU
+
+
 class Step(NamedTuple):
-    """What one attention dimension did in one forward pass."""
+    """What one attention dimension did in one forward pass.  memory: None unless a connection will read it."""
 
     site: Site
     dim: Dim
     extracted: Tensor
     attention: Tensor
-    memory: Tensor
+    memory: Tensor | None = None
 
 
 @dataclass
 class Trail:
-    """Memory of one forward pass: made in forward, passed down, dropped.  It is also the recording of that pass."""
+    """Memory of one forward pass: made in forward, passed down, dropped.  It is also the recording of that pass.
+
+    features: the maps that the running block made before the one attended, oldest first.
+    """
 
     steps: list[Step] = field(default_factory=list)
+    features: Sequence[Tensor] = ()
 
-    def last(self, dim: Dim) -> Step | None:
-        """The newest step of this dimension, or None before the first."""
-        return next((step for step in reversed(self.steps) if step.dim == dim), None)
+    def of(self, dim: Dim) -> list[Step]:
+        """The steps of this dimension, oldest first."""
+        return [step for step in self.steps if step.dim == dim]
 
 
 class Attention(nn.Module):
     """Base of all attention blocks: subclasses set `extract` and `transform`.
 
     dim "channel": G is (N, C, ...), T is (N, C).  dim "spatial": G is (N, k, H, W), T is (N, 1, H, W).
+    socket: where in a network the block stands: "attention" at the end of a block's branch, "conv" in place of its
+    spatial convolution, "stage" between stages, "head" in place of the last global mean.
     """
 
     dim: Dim = "channel"
+    socket: ClassVar[Any] = "attention"
     extract: nn.Module
     transform: nn.Module
 
@@ -68,20 +90,27 @@ class Attention(nn.Module):
         super().__init__()
         self.site = site
         self.connection: nn.Module | None = None
+        self.tells = False  # a connection reads this block's memory
 
     def forward(self, x: Tensor, trail: Trail | None = None) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W); appends one Step to `trail`."""
         trail = Trail() if trail is None else trail
-        G = self.extract(x)
+        G = self.look(x, trail)
         T = self.transform(G if self.connection is None else self.connection(G, trail))
-        trail.steps.append(Step(self.site, self.dim, G, T, self.memory(G, T)))
-        return self.fuse(T, x)
+        y = self.fuse(T, x)
+        memory = self.memory(G, T, y) if self.tells else None
+        trail.steps.append(Step(self.site, self.dim, G, T, memory))
+        return y
+
+    def look(self, x: Tensor, trail: Trail) -> Tensor:
+        """The descriptor G of this pass; blocks that also see earlier features read `trail.features`."""
+        return self.extract(x)
 
     def fuse(self, T: Tensor, x: Tensor) -> Tensor:
         """Scale the map by its attention, in the precision of the map."""
         return x * T.to(x.dtype).reshape(*T.shape, *[1] * (x.dim() - T.dim()))
 
-    def memory(self, G: Tensor, T: Tensor) -> Tensor:
+    def memory(self, G: Tensor, T: Tensor, y: Tensor) -> Tensor:
         """What the next block of this dimension is told: T "multiplied by E to match the scale" (DCA 3.2)."""
         return G * T.reshape(*T.shape, *[1] * (G.dim() - T.dim()))
 

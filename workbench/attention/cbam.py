@@ -16,6 +16,8 @@ DIMS = ("channel", "spatial")
 class CBAM(nn.Module):
     """Both gates in their order.  `dims` leaves one out, `pool=avg` drops the max path, `bias` is the MLP's."""
 
+    socket = "attention"
+
     def __init__(
         self,
         site: Site,
@@ -49,7 +51,7 @@ class ChannelGate(Attention):
         self.extract = Summary((2, 3), maximum)
         self.transform = SharedMLP(site.channels, reduction, bias)
 
-    def memory(self, G: Tensor, T: Tensor) -> Tensor:
+    def memory(self, G: Tensor, T: Tensor, y: Tensor) -> Tensor:
         return G[..., :1] * T[..., None]  # the attended mean: one vector serves both paths of the next block
 
 

@@ -53,6 +53,8 @@ def connect(
     for dim in dims or present:
         previous = None
         for block in (block for block in blocks if block.dim == dim):
+            if previous is not None:
+                previous.tells = True
             if previous is not None or form == "official":
                 width = previous.site.channels if previous else block.site.in_channels
                 if dim == "channel":
@@ -73,10 +75,10 @@ class Connection(nn.Module):
 
     def forward(self, G: Tensor, trail: Trail) -> Tensor:
         """(N, C, ...) -> (N, C, ...); the first block of a dimension has nothing before it and passes G on."""
-        previous = trail.last(self.dim)
-        if previous is None:
+        earlier = trail.of(self.dim)
+        if not earlier:
             return G
-        M = self.match(previous.memory, G)
+        M = self.match(earlier[-1].memory, G)
         return self.embed(self.merge(G, M.reshape(*M.shape, *[1] * (G.dim() - M.dim()))))
 
     def contribution(self) -> float:

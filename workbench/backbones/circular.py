@@ -36,7 +36,7 @@ class CircularNet(Network):
         self.head(16, classes)
         he_init(self)
 
-    def features(self, x: Tensor, trail: Trail) -> list[Tensor]:
+    def maps(self, x: Tensor, trail: Trail) -> list[Tensor]:
         x = self.relu(self.bn1(self.conv1(x)))
         for block in self.layer1:
             x = block(x, trail)

@@ -1,16 +1,34 @@
-"""ResNet (He et al., CVPR 2016), as torchvision's, and its CIFAR form with parameter-free shortcuts (option A).
+"""ResNet (He et al., CVPR 2016) and ResNeXt (Xie et al., CVPR 2017), as torchvision's, and their CIFAR forms.
 
 Attention stands at the end of the branch, before the shortcut is added.  The conv socket is the 3x3 of a bottleneck
-and the second 3x3 of a basic block.
+and the second 3x3 of a basic block; the stage socket stands after every stage but the last.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.attention import Site, Trail
-from workbench.backbones.network import AttentionBuilder, ConvBuilder, Network, he_init, plain_conv
+from workbench.attention import ConvSpec, Site, Trail
+from workbench.backbones.network import AttentionBuilder, ConvBuilder, Network, he_init, norm, plain_conv, run
+
+
+class Design(NamedTuple):
+    """depths: blocks a stage; width: of the stem; the 3x3 has `groups` groups, each group_width / 64 of a plain one's.
+
+    cifar: a 3x3 stem on 32x32 pictures; padded: parameter-free shortcuts (option A); v1: the stride of a bottleneck
+    on its first 1x1, as the original, instead of the 3x3.
+    """
+
+    block: "type[Basic] | type[Bottleneck]"
+    depths: tuple[int, ...]
+    width: int = 64
+    cifar: bool = False
+    padded: bool = False
+    groups: int = 1
+    group_width: int = 64
+    v1: bool = False
 
 
 class Basic(nn.Module):
@@ -18,50 +36,71 @@ class Basic(nn.Module):
 
     expansion = 1
 
-    def __init__(self, site: Site, attention: AttentionBuilder | None, conv: ConvBuilder, shortcut: nn.Module | None):
+    def __init__(
+        self,
+        site: Site,
+        design: Design,
+        attention: AttentionBuilder | None,
+        conv: ConvBuilder,
+        shortcut: nn.Module | None,
+    ):
         super().__init__()
-        self.conv1 = plain_conv(site, site.in_channels, site.channels, 3, site.stride)
-        self.bn1 = nn.BatchNorm2d(site.channels)
+        out = site.channels
+        self.conv1 = plain_conv(site, ConvSpec(site.in_channels, out, 3, site.stride))
+        self.bn1 = nn.BatchNorm2d(out)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = conv(site, site.channels, site.channels, 3, 1)
-        self.bn2 = nn.BatchNorm2d(site.channels)
-        self.attention = attention(site) if attention else None
+        self.conv2 = conv(site._replace(in_channels=out), ConvSpec(out, out))
+        self.bn2 = norm(self.conv2, out)
+        self.attention = attention(site._replace(sources=(out,))) if attention else None
         self.downsample = shortcut
 
     def forward(self, x: Tensor, trail: Trail) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return self.relu(join(y, x, self.attention, self.downsample, trail))
+        first = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(run(self.conv2, first, trail))
+        return self.relu(join(y, x, self.attention, self.downsample, trail, first))
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1; the 3x3 carries the stride (torchvision's v1.5)."""
+    """1x1, 3x3, 1x1; the 3x3 carries the stride (torchvision's v1.5), or the first 1x1 (v1)."""
 
     expansion = 4
 
-    def __init__(self, site: Site, attention: AttentionBuilder | None, conv: ConvBuilder, shortcut: nn.Module | None):
+    def __init__(
+        self,
+        site: Site,
+        design: Design,
+        attention: AttentionBuilder | None,
+        conv: ConvBuilder,
+        shortcut: nn.Module | None,
+    ):
         super().__init__()
-        width = site.channels // self.expansion
-        self.conv1 = plain_conv(site, site.in_channels, width, 1, 1)
+        width = site.channels // self.expansion * design.group_width // 64 * design.groups
+        first, second = (site.stride, 1) if design.v1 else (1, site.stride)
+        self.conv1 = plain_conv(site, ConvSpec(site.in_channels, width, 1, first))
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv(site, width, width, 3, site.stride)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = plain_conv(site, width, site.channels, 1, 1)
+        inner = site._replace(in_channels=width, channels=width)
+        self.conv2 = conv(inner, ConvSpec(width, width, 3, second, design.groups))
+        self.bn2 = norm(self.conv2, width)
+        self.conv3 = plain_conv(site, ConvSpec(width, site.channels, 1))
         self.bn3 = nn.BatchNorm2d(site.channels)
         self.relu = nn.ReLU(inplace=True)
-        self.attention = attention(site) if attention else None
+        self.attention = attention(site._replace(sources=(width, width))) if attention else None
         self.downsample = shortcut
 
     def forward(self, x: Tensor, trail: Trail) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return self.relu(join(y, x, self.attention, self.downsample, trail))
+        first = self.relu(self.bn1(self.conv1(x)))
+        second = self.relu(self.bn2(run(self.conv2, first, trail)))
+        y = self.bn3(self.conv3(second))
+        return self.relu(join(y, x, self.attention, self.downsample, trail, first, second))
 
 
-def join(y: Tensor, x: Tensor, attention: nn.Module | None, shortcut: nn.Module | None, trail: Trail) -> Tensor:
-    """The attended branch `y` plus the shortcut of the input `x`."""
-    y = y if attention is None else attention(y, trail)
+def join(
+    y: Tensor, x: Tensor, attention: nn.Module | None, shortcut: nn.Module | None, trail: Trail, *earlier: Tensor
+) -> Tensor:
+    """The attended branch `y` plus the shortcut of the input `x`; `earlier` are the branch's other maps."""
+    if attention is not None:
+        trail.features = earlier
+        y = attention(y, trail)
     return y + (x if shortcut is None else shortcut(x))
 
 
@@ -89,52 +128,61 @@ class ResNet(Network):
 
     def __init__(
         self,
-        block: type[Basic] | type[Bottleneck],
-        depths: tuple[int, ...],
-        width: int,
-        cifar: bool,
+        design: Design,
         *,
         classes: int,
         attention: AttentionBuilder | None = None,
         conv: ConvBuilder = plain_conv,
+        stage: AttentionBuilder | None = None,
+        head: AttentionBuilder | None = None,
     ):
         super().__init__()
-        self.image_size = 32 if cifar else 224
-        self.conv1 = nn.Conv2d(3, width, 3 if cifar else 7, 1 if cifar else 2, 1 if cifar else 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.image_size = 32 if design.cifar else 224
+        channels = design.width
+        self.conv1 = nn.Conv2d(3, channels, *((3, 1, 1) if design.cifar else (7, 2, 3)), bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity() if cifar else nn.MaxPool2d(3, 2, 1)
-        channels = width
-        for stage, depth in enumerate(depths, 1):
+        self.maxpool = nn.Identity() if design.cifar else nn.MaxPool2d(3, 2, 1)
+        self.stages = [f"layer{number}" for number in range(1, len(design.depths) + 1)]
+        self.between = nn.ModuleList()
+        widths = [design.width * 2**number * design.block.expansion for number in range(len(self.stages))]
+        for number, (name, depth, out) in enumerate(zip(self.stages, design.depths, widths, strict=True), 1):
             blocks = nn.ModuleList()
-            for number in range(1, depth + 1):
-                out = width * 2 ** (stage - 1) * block.expansion
-                site = Site(stage, number, channels, out, 2 if stage > 1 and number == 1 else 1)
+            for block in range(1, depth + 1):
+                site = Site(number, block, channels, out, 2 if number > 1 and block == 1 else 1)
                 changes = site.stride > 1 or channels != out
-                shortcut = (PadShortcut if cifar else projection)(site) if changes else None
-                blocks.append(block(site, attention, conv, shortcut))
+                shortcut = (PadShortcut if design.padded else projection)(site) if changes else None
+                blocks.append(design.block(site, design, attention, conv, shortcut))
                 channels = out
-            self.add_module(f"layer{stage}", blocks)
-        self.stages = [f"layer{stage}" for stage in range(1, len(depths) + 1)]
-        self.head(channels, classes)
+            self.add_module(name, blocks)
+            if stage and number < len(self.stages):
+                self.between.append(stage(Site(number, depth + 1, out, out)))
+        self.head(channels, classes, head, tuple(widths[:-1]))
         he_init(self)
 
-    def features(self, x: Tensor, trail: Trail) -> list[Tensor]:
+    def maps(self, x: Tensor, trail: Trail) -> list[Tensor]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = []
-        for stage in self.stages:
+        for number, stage in enumerate(self.stages):
             for block in self.get_submodule(stage).children():
                 x = block(x, trail)
+            if number < len(self.between):
+                x = self.between[number](x, trail)
             maps.append(x)
         return maps
 
 
-resnet18 = partial(ResNet, Basic, (2, 2, 2, 2), 64, False)
-resnet34 = partial(ResNet, Basic, (3, 4, 6, 3), 64, False)
-resnet50 = partial(ResNet, Bottleneck, (3, 4, 6, 3), 64, False)
-resnet101 = partial(ResNet, Bottleneck, (3, 4, 23, 3), 64, False)
-resnet152 = partial(ResNet, Bottleneck, (3, 8, 36, 3), 64, False)
+resnet18 = partial(ResNet, Design(Basic, (2, 2, 2, 2)))
+resnet34 = partial(ResNet, Design(Basic, (3, 4, 6, 3)))
+resnet50 = partial(ResNet, Design(Bottleneck, (3, 4, 6, 3)))
+resnet101 = partial(ResNet, Design(Bottleneck, (3, 4, 23, 3)))
+resnet152 = partial(ResNet, Design(Bottleneck, (3, 8, 36, 3)))
+resnet50v1 = partial(ResNet, Design(Bottleneck, (3, 4, 6, 3), v1=True))
+resnet101v1 = partial(ResNet, Design(Bottleneck, (3, 4, 23, 3), v1=True))
+resnext50 = partial(ResNet, Design(Bottleneck, (3, 4, 6, 3), groups=32, group_width=4))
+resnext101 = partial(ResNet, Design(Bottleneck, (3, 4, 23, 3), groups=32, group_width=4))
+resnext29 = partial(ResNet, Design(Bottleneck, (3, 3, 3), cifar=True, groups=64, group_width=8))
 # ResNet-(6n+2): three stages of n basic blocks
 resnet20, resnet32, resnet44, resnet56, resnet110 = (
-    partial(ResNet, Basic, (n, n, n), 16, True) for n in (3, 5, 7, 9, 18)
+    partial(ResNet, Design(Basic, (n, n, n), 16, cifar=True, padded=True)) for n in (3, 5, 7, 9, 18)
 )
