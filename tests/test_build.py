@@ -63,6 +63,8 @@ def test_resolved_writes_defaults_out():
             "reduction": "16",
             "pool": "avg",
             "form": "official",
+            "reach": "previous",
+            "memory": "attended",
         },
     }
 

@@ -47,7 +47,7 @@ BACKBONES = {
 }
 SLOTS = {"detector": DETECTORS, "connection": CONNECTIONS, "conv": CONVS, "attention": ATTENTIONS}
 OWN = r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*"
-CONVENTIONS = ("cra", "dca", "macs")  # of counting, in explain/complexity.py
+CONVENTIONS = ("aw", "cra", "dca", "macs")  # of counting, in explain/complexity.py
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from workbench.attention.dca import SCHEMAS, Alpha, Connection, MatchSize, Weights, connect
+from workbench.attention.dca import REACH, Connection, MatchSize, connect
+from workbench.attention.merging import SCHEMAS, Alpha, Weights
 from workbench.build import build
 from workbench.errors import OutOfRange, UnknownName
 
@@ -22,6 +23,9 @@ TOTALS = {  # definitions.md section 4
     "dca-cbam-resnet50": 30_900_376,
     "dca[dims=channel]-cbam-resnet50": 30_900_280,
     "dca[dims=spatial]-cbam-resnet50": 28_089_720,
+    "dca-sk-resnet50": 37_482_720,
+    "dca-ge8-resnet50": 28_835_912,
+    "dca[match=fc2]-gc-resnet50": 28_630_824,
 }
 EQUATIONS = {
     "direct": lambda g, m: g + m,
@@ -64,15 +68,15 @@ def test_schema_is_its_equation(schema, g, m, a):
         assume(g * a * m > 0 and abs(g + a * m) > 1e-3)  # one sign; Eq. 5 is singular at G + aM = 0
     merge = Alpha(schema).double()
     merge.alpha.data.fill_(a)
-    merged = merge(*torch.tensor([[g], [m]], dtype=torch.float64)).item()
+    merged = merge(torch.tensor([g], dtype=torch.float64), [torch.tensor([m], dtype=torch.float64)]).item()
     assert merged == pytest.approx(EQUATIONS[schema](g, a * m), rel=1e-12, abs=1e-12)
 
 
 def test_schemas_differ():
     """Witness of the law above, and of the minus signs of Eq. 6: there the smaller entry weighs more."""
     one, two = torch.ones(1), torch.full((1,), 2.0)
-    assert len({SCHEMAS[schema](one, two).item() for schema in SCHEMAS}) == 3
-    assert SCHEMAS["softmax"](one, two) < 1.5 < SCHEMAS["weighted"](one, two)
+    assert len({SCHEMAS[schema]([one, two]).item() for schema in SCHEMAS}) == 3
+    assert SCHEMAS["softmax"]([one, two]) < 1.5 < SCHEMAS["weighted"]([one, two])
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
@@ -81,7 +85,7 @@ def test_schema_is_finite_with_its_gradient(schema, g, m):
     G, M = (torch.full((2, 3), value, requires_grad=True) for value in (g, m))
     merge = Alpha(schema)
     merge.alpha.data.fill_(1.0)
-    Z = merge(G, M)
+    Z = merge(G, [M])
     gradients = torch.autograd.grad(Z.sum(), [G, M, merge.alpha])
     assert all(value.isfinite().all() for value in (Z, *gradients))
     if g + m == 0:
@@ -94,9 +98,9 @@ def test_schema_is_finite_with_its_gradient(schema, g, m):
 def test_alpha_zero_gives_the_descriptor_to_the_bit(schema, g):
     G = torch.tensor([g, 1.0])
     M = torch.ones(2)
-    assert torch.equal(SCHEMAS[schema](G, 0 * M), G)
-    assert not torch.equal(SCHEMAS[schema](G, 0.5 * M), G)  # witnesses: alpha counts, and softmax has no identity
-    assert not torch.equal(SCHEMAS["softmax"](G, 0 * M), G)
+    assert torch.equal(SCHEMAS[schema]([G, 0 * M]), G)
+    assert not torch.equal(SCHEMAS[schema]([G, 0.5 * M]), G)  # witnesses: alpha counts, and softmax has no identity
+    assert not torch.equal(SCHEMAS["softmax"]([G, 0 * M]), G)
 
 
 @pytest.mark.parametrize("pool", ["avg", "max"])
@@ -200,11 +204,11 @@ def test_contribution_is_the_share_of_the_previous_block(current, previous):
     """DCA Fig. 5: |w_previous| / (|w_previous| + |w_current|); for one alpha, |alpha| / (1 + |alpha|)."""
     assume(current or previous)
     share = abs(previous) / (abs(previous) + abs(current))
-    weights, alpha = Weights(bias=True), Alpha("direct")
+    weights, alpha = Weights(1, bias=True), Alpha("direct")
     weights.weight.data = torch.tensor([current, previous])
     alpha.alpha.data.fill_(previous)
     for merge, expected in ((weights, share), (alpha, abs(previous) / (1 + abs(previous)))):
-        contribution = Connection("channel", nn.Identity(), merge, nn.Identity()).contribution()
+        contribution = Connection("channel", [1], ["8"], {}, merge, nn.Identity()).contribution()
         assert 0 <= contribution <= 1
         assert contribution == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
@@ -212,8 +216,8 @@ def test_contribution_is_the_share_of_the_previous_block(current, previous):
 def test_official_spatial_connection_starts_at_the_vanilla_weights():
     network = build("dca-cbam-resnet20")
     starts = [(block.dim, block.connection.merge.weights()) for block in network.attentions()]
-    assert {weights for dim, weights in starts if dim == "spatial"} == {(1.0, 0.0)}
-    assert (1.0, 0.0) not in {weights for dim, weights in starts if dim == "channel"}  # witness: those are random
+    assert {tuple(weights) for dim, weights in starts if dim == "spatial"} == {(1.0, 0.0)}
+    assert [1.0, 0.0] not in [weights for dim, weights in starts if dim == "channel"]  # witness: those are random
 
 
 @pytest.mark.parametrize("dims", [("spatial",), ("channel", "spatial")])
@@ -231,7 +235,107 @@ def test_dims_leaves_the_others_alone():
     assert {block.dim for block in network.attentions() if block.connection is not None} == {"spatial"}
 
 
-@pytest.mark.parametrize("option", ["schema=product", "match=fc3", "pool=sum", "form=draft", "match=fc2,reduction=0"])
+@pytest.mark.parametrize("name", ["dca-bam-resnet20", "dca-gala-resnet20", "dca-bridge-resnet20"])
+def test_what_has_no_descriptor_is_not_connected(name):
+    with pytest.raises(OutOfRange, match="DCA connects a block's descriptor"):
+        build(name)
+    assert build(name.removeprefix("dca-"))  # witness
+
+
+def test_reach_is_who_is_heard():
+    assert [REACH["previous"](number) for number in range(4)] == [[], [1], [1], [1]]
+    assert [REACH["dense"](number) for number in range(4)] == [[], [1], [1, 2], [1, 2, 3]]
+    heard = {number: [number - back + 1 for back in REACH["tree"](number)] for number in (1, 2, 3, 4, 6, 7, 8)}
+    assert heard == {1: [1], 2: [2], 3: [3, 2], 4: [4], 6: [6, 4], 7: [7, 6, 4], 8: [8]}
+
+
+@pytest.mark.parametrize("reach", ["dense", "tree"])
+def test_every_block_that_is_heard_counts(reach):
+    """Z = G + sum of a_i M_i over the blocks heard: the attention moves with each a, and with no other memory."""
+    network = randomised(build(f"dca[form=text,reach={reach}]-se[reduction=2]-resnet20", classes=10))
+    blocks = list(network.attentions())
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    for block in blocks[1:]:
+        block.connection.merge.alpha.data.uniform_(0.5, 1)
+    steps = network.trace(x)[1].steps
+    for number, (block, step) in enumerate(zip(blocks, steps, strict=True)):
+        heard = [steps[number - back] for back in REACH[reach](number)]
+        Z = step.extracted
+        for i, earlier in enumerate(heard):
+            match = block.connection.match[str(earlier.site.channels)]
+            Z = Z + block.connection.merge.alpha[i] * match(earlier.memory, Z)
+        torch.testing.assert_close(block.transform(Z), step.attention, rtol=0, atol=1e-12)
+        assert number == 0 or (block.transform(step.extracted) - step.attention).abs().max() > 1e-9  # witness
+        assert len(heard) == 0 or len(block.connection.match) == len({step.site.channels for step in heard})
+
+
+def test_previous_is_dense_and_tree_where_there_is_one_before():
+    """Two blocks: all three reaches are the same network."""
+    states = [set(build(f"dca[reach={reach}]-se-circularnet").state_dict()) for reach in REACH]
+    assert states[0] == states[1] == states[2]
+    assert params("dca[reach=dense]-se-resnet20") > params("dca[reach=tree]-se-resnet20") > params("dca-se-resnet20")
+
+
+def test_memory_is_the_attended_descriptor_or_the_attention():
+    x = torch.randn(2, 3, 32, 32)
+    for option, told in (
+        ("", lambda step: step.extracted * step.attention),
+        ("[memory=attention]", lambda s: s.attention),
+    ):
+        steps = build(f"dca{option}-se[reduction=4]-resnet20").eval().trace(x)[1].steps
+        assert all(torch.equal(step.memory, told(step)) for step in steps[:-1])
+        assert not torch.equal(steps[0].memory, steps[0].extracted)  # witness
+
+
+def test_sk_connects_each_branch_on_its_own():
+    network = randomised(build("dca[form=text]-sk[reduction=4]-resnet20", classes=10))
+    blocks = list(network.attentions())
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    blocks[1].connection.first.merge.alpha.data.fill_(0.7)
+    blocks[1].connection.second.merge.alpha.data.zero_()
+    steps = network.trace(x)[1].steps
+    Z = steps[1].extracted.clone()
+    Z[..., 0] += 0.7 * steps[0].memory[..., 0]
+    torch.testing.assert_close(blocks[1].transform(Z), steps[1].attention, rtol=0, atol=1e-12)
+    Z[..., 1] += 0.7 * steps[0].memory[..., 1]
+    assert (blocks[1].transform(Z) - steps[1].attention).abs().max() > 1e-9  # witness: the second is not connected
+
+
+def test_gc_starts_as_the_vanilla_network_and_hands_on_what_it_added():
+    plain = randomised(build("gc[reduction=4]-resnet20", classes=10))
+    network = randomised(build("dca-gc[reduction=4]-resnet20", classes=10))
+    network.load_state_dict(plain.state_dict(), strict=False)
+    for block, vanilla in zip(network.attentions(), plain.attentions(), strict=True):
+        vanilla.transform[-1].weight.data.normal_()  # it starts at 0, and then adds nothing to hand on
+        block.load_state_dict(vanilla.state_dict(), strict=False)
+        block.connection.merge.alpha.data.zero_()
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert torch.equal(plain(x), network(x))
+    steps = network.trace(x)[1].steps
+    assert torch.equal(steps[0].memory, steps[0].attention)
+    for block in network.attentions():
+        block.connection.merge.alpha.data.fill_(0.5)
+    assert not torch.equal(plain(x), network(x))  # witness
+
+
+def test_ge_hands_on_the_attended_map_pooled_to_the_next_size():
+    network = randomised(build("dca-ge2-resnet20", classes=10))
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    steps = network.trace(x)[1].steps
+    widening = next(i for i, step in enumerate(steps) if step.site.channels == 32)
+    connection = list(network.attentions())[widening].connection
+    conv, normed, relu = connection.match["16"].layers
+    matched = relu(normed(conv(F.avg_pool2d(steps[widening - 1].memory, 2))))
+    w1, w2 = connection.merge.weight
+    attention = torch.sigmoid(w1 * steps[widening].extracted + w2 * matched)
+    torch.testing.assert_close(attention, steps[widening].attention, rtol=0, atol=1e-12)
+    assert (torch.sigmoid(steps[widening].extracted) - steps[widening].attention).abs().max() > 1e-9  # witness
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["schema=product", "match=fc3", "pool=sum", "form=draft", "match=fc2,reduction=0", "reach=all", "memory=all"],
+)
 def test_options_out_of_range_are_refused(option):
     with pytest.raises(OutOfRange):
         build(f"dca[{option}]-se-resnet20")

@@ -34,12 +34,12 @@ def test_each_block_appends_one_step_for_each_dimension_in_order(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_trace_is_forward_and_repeats(name):
-    network = build(name, classes=10).eval()
-    x, y = torch.randn(2, 2, 3, 16, 16)
+    network = build(name, classes=10).double().eval()
+    x, y = torch.randn(2, 2, 3, 16, 16, dtype=torch.float64)
     (first, trail), (second, again) = network.trace(x), network.trace(x)
-    assert torch.equal(first, second) and torch.equal(first, network(x))
+    assert torch.equal(first, second) and (first - network(x)).abs().max() < 1e-12  # CRA alone has a faster form
     assert same(trail, again)
-    assert not torch.equal(first, network(y))  # witness: other pictures leave another trail
+    assert not torch.allclose(first, network(y))  # witness: other pictures leave another trail
     assert not trail.steps or not same(trail, network.trace(y)[1])
 
 

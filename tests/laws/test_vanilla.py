@@ -5,7 +5,7 @@ import torch
 
 from workbench.build import build
 
-ATTENTIONS = ["se[reduction=2]-resnet20", "cra3-resnet20", "cbam[reduction=2]-resnet20"]
+ATTENTIONS = ["se[reduction=2]-resnet20", "cra3-resnet20", "cbam[reduction=2]-resnet20", "aw-resnet20"]
 
 
 @pytest.fixture(autouse=True)
@@ -42,18 +42,19 @@ def test_alpha_zero_is_the_vanilla_network(name, schema):
     plain = warmed(build(name, classes=10))
     connected = joined(plain, name, schema)
     pictures = torch.randn(2, 3, 32, 32)
-    assert torch.equal(plain(pictures), connected(pictures))
+    vanilla = plain.trace(pictures)[0]  # the recorded pass: alone, CRA takes a faster form with other roundings
+    assert torch.equal(vanilla, connected(pictures))
     set_alpha(connected, 0.5)
-    assert not torch.equal(plain(pictures), connected(pictures))  # witness: the path is taken
+    assert not torch.equal(vanilla, connected(pictures))  # witness: the path is taken
     set_alpha(connected, 0.0)
-    assert torch.equal(plain(pictures), connected(pictures))
+    assert torch.equal(vanilla, connected(pictures))
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_softmax_at_alpha_zero_is_not(name):
     plain = warmed(build(name, classes=10))
     pictures = torch.randn(2, 3, 32, 32)
-    assert not torch.equal(plain(pictures), joined(plain, name, "softmax")(pictures))
+    assert not torch.equal(plain.trace(pictures)[0], joined(plain, name, "softmax")(pictures))
 
 
 @pytest.mark.parametrize("schema", ["direct", "weighted", "softmax"])

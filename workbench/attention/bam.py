@@ -8,7 +8,7 @@ X' = X * (1 + sigmoid(M_c * M_s))     the released code; the text adds M_c and M
 import torch
 from torch import Tensor, nn
 
-from workbench.attention.base import Attention, GlobalPool, Site
+from workbench.attention.base import Attention, GlobalPool, Site, scale
 from workbench.attention.se import bottleneck
 
 
@@ -23,7 +23,7 @@ class BAM(Attention):
         self.transform = BothMaps(site.channels, reduction, dilation)
 
     def fuse(self, T: Tensor, x: Tensor) -> Tensor:
-        return x * (1 + T)
+        return scale(x, 1 + T)
 
 
 class BothMaps(nn.Module):

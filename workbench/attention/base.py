@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from workbench.errors import OutOfRange
 
@@ -62,9 +63,11 @@ class Step(NamedTuple):
 class Trail:
     """Memory of one forward pass: made in forward, passed down, dropped.  It is also the recording of that pass.
 
-    features: the maps that the running block made before the one attended, oldest first.
+    features: the maps that the running block made before the one attended, oldest first.  records: keep a step of
+    every block; otherwise only of those that a connection reads, and no map outlives its block.
     """
 
+    records: bool = False
     steps: list[Step] = field(default_factory=list)
     features: Sequence[Tensor] = ()
 
@@ -90,17 +93,23 @@ class Attention(nn.Module):
         super().__init__()
         self.site = site
         self.connection: nn.Module | None = None
-        self.tells = False  # a connection reads this block's memory
+        self.tells = ""  # what a connection reads of this block: "attended", "attention", or nothing
 
     def forward(self, x: Tensor, trail: Trail | None = None) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W); appends one Step to `trail`."""
+        """(N, C, H, W) -> (N, C, H, W); appends one Step to `trail` if that records or a connection listens."""
         trail = Trail() if trail is None else trail
+        if not (trail.records or self.tells or self.connection):
+            return self.alone(x, trail)
         G = self.look(x, trail)
         T = self.transform(G if self.connection is None else self.connection(G, trail))
         y = self.fuse(T, x)
-        memory = self.memory(G, T, y) if self.tells else None
+        memory = T if self.tells == "attention" else self.memory(G, T, y) if self.tells else None
         trail.steps.append(Step(self.site, self.dim, G, T, memory))
         return y
+
+    def alone(self, x: Tensor, trail: Trail) -> Tensor:
+        """The same map when nobody listens; a block with a faster form overrides it."""
+        return self.fuse(self.transform(self.look(x, trail)), x)
 
     def look(self, x: Tensor, trail: Trail) -> Tensor:
         """The descriptor G of this pass; blocks that also see earlier features read `trail.features`."""
@@ -108,18 +117,47 @@ class Attention(nn.Module):
 
     def fuse(self, T: Tensor, x: Tensor) -> Tensor:
         """Scale the map by its attention, in the precision of the map."""
-        return x * T.to(x.dtype).reshape(*T.shape, *[1] * (x.dim() - T.dim()))
+        return scale(x, T.to(x.dtype).reshape(*T.shape, *[1] * (x.dim() - T.dim())))
 
     def memory(self, G: Tensor, T: Tensor, y: Tensor) -> Tensor:
         """What the next block of this dimension is told: T "multiplied by E to match the scale" (DCA 3.2)."""
         return G * T.reshape(*T.shape, *[1] * (G.dim() - T.dim()))
 
 
+def scale(x: Tensor, T: Tensor) -> Tensor:
+    """x * T, where T is a vector or a map with ones in its shape."""
+    return x * T if torch.compiler.is_compiling() else Scale.apply(x, T)
+
+
+class Scale(torch.autograd.Function):
+    """x * T with a backward pass in one buffer, where autograd makes two maps of the size of x."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, T: Tensor) -> Tensor:
+        ctx.save_for_backward(x, T)
+        return x * T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor]:
+        x, T = ctx.saved_tensors
+        buffer = torch.mul(g, x, out=torch.empty_like(x))
+        dT = buffer.sum_to_size(T.shape)
+        return (g * T if dT is buffer else torch.mul(g, T, out=buffer)), dT
+
+
 class GlobalPool(nn.Module):
     """Mean over the map: (N, C, H, W) -> (N, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        return mean(x)
+
+
+def mean(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C).  A sum's gradient, unlike a mean's, is never written out as a map."""
+    if x.dtype == torch.float16:  # a sum would overflow
         return x.mean((2, 3))
+    return x.sum((2, 3)) / (x.shape[2] * x.shape[3])
 
 
 class GridPool(nn.Module):
@@ -135,7 +173,8 @@ class GridPool(nn.Module):
         self.size = size
         self.small = small
 
-    def forward(self, x: Tensor) -> Tensor:
+    def check(self, x: Tensor) -> None:
+        """Raises OutOfRange where the map is smaller than the grid and must not be."""
         height, width = x.shape[-2:]
         size = self.size
         if min(height, width) < size and self.small == "refuse":
@@ -143,6 +182,11 @@ class GridPool(nn.Module):
                 f"CRA grid {size}x{size} exceeds the {height}x{width} map; Eq. 4 needs h <= H and w <= W. "
                 f"Use size <= {min(height, width)}, a larger image, or small=repeat (CRA Table V, VGG-16)."
             )
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
+        height, width = x.shape[-2:]
+        size = self.size
         if height == width == size:
             return x
         if height % size == 0 and width % size == 0:

@@ -13,7 +13,7 @@ T = sigmoid(sum over i of W_i GAP(X_i)).
 import torch
 from torch import Tensor, nn
 
-from workbench.attention.base import Attention, Site, Trail
+from workbench.attention.base import Attention, Site, Trail, mean
 from workbench.errors import OutOfRange
 
 
@@ -47,7 +47,7 @@ class Bridge(Attention):
         return "head" if form == "direct" else "attention"
 
     def look(self, x: Tensor, trail: Trail) -> Tensor:
-        return torch.cat([source.mean((2, 3)) for source in (*trail.features, x)], 1)
+        return torch.cat([mean(source) for source in (*trail.features, x)], 1)
 
     def fuse(self, T: Tensor, x: Tensor) -> Tensor:
         return T if self.direct else super().fuse(T, x)

@@ -6,7 +6,7 @@ T_c = sigmoid(MLP(mean_HW X) + MLP(max_HW X)),   T_s = sigmoid(BN(conv7x7([max_C
 import torch
 from torch import Tensor, nn
 
-from workbench.attention.base import Attention, Site, Trail
+from workbench.attention.base import Attention, Site, Trail, mean
 from workbench.attention.se import bottleneck
 from workbench.errors import OutOfRange
 
@@ -48,7 +48,7 @@ class ChannelGate(Attention):
 
     def __init__(self, site: Site, reduction: int, bias: bool, maximum: bool):
         super().__init__(site)
-        self.extract = Summary((2, 3), maximum)
+        self.extract = Summary(maximum)
         self.transform = SharedMLP(site.channels, reduction, bias)
 
     def memory(self, G: Tensor, T: Tensor, y: Tensor) -> Tensor:
@@ -71,13 +71,12 @@ class SpatialGate(Attention):
 class Summary(nn.Module):
     """(N, C, H, W) -> (N, C, 2), mean and maximum over positions, or (N, C, 1) without the maximum."""
 
-    def __init__(self, over: tuple[int, int], maximum: bool):
+    def __init__(self, maximum: bool):
         super().__init__()
-        self.over, self.maximum = over, maximum
+        self.maximum = maximum
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(self.over)
-        return torch.stack([mean, x.amax(self.over)], -1) if self.maximum else mean[..., None]
+        return torch.stack([mean(x), x.amax((2, 3))], -1) if self.maximum else mean(x)[..., None]
 
 
 class ChannelSummary(nn.Module):

@@ -10,12 +10,16 @@ Adds C(hw + 1) parameters: a kernel and a bias per channel, no normalisation.
 
 from torch import Tensor, nn
 
-from workbench.attention.base import Attention, GridPool, Site
+from workbench.attention.base import Attention, GridPool, Site, Trail
+from workbench.attention.cra_forms import reassess
 from workbench.errors import OutOfRange
 
 
 class CRA(Attention):
     """Channel gate from a size x size grid; size 1 is a per-channel gate on the global mean."""
+
+    extract: GridPool
+    transform: nn.Sequential
 
     def __init__(self, site: Site, size: int = 7, small: str = "refuse"):
         super().__init__(site)
@@ -25,6 +29,11 @@ class CRA(Attention):
             raise OutOfRange(f"CRA option small={small}; use refuse (CRA Eq. 4) or repeat (CRA Table V, VGG-16).")
         self.extract = GridPool(size, small)
         self.transform = nn.Sequential(GlobalDepthwise(site.channels, size), nn.Sigmoid())
+
+    def alone(self, x: Tensor, trail: Trail) -> Tensor:
+        self.extract.check(x)
+        weight, bias = self.transform[0].parameters()
+        return reassess(x, weight[:, 0], bias)
 
 
 class GlobalDepthwise(nn.Conv2d):

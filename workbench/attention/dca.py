@@ -2,29 +2,48 @@
 
     Z = f(G, M),   M = match(memory of the previous block of the same dimension)
 
-    direct    G + a M                                                    Eq. 4
-    weighted  (G G + a M a M) / (G + a M)                                Eq. 5
-    softmax   (e^-G G + e^-aM a M) / (e^-G + e^-aM)                      Eq. 6; the minus signs are the paper's
+f merges by Eq. 4, 5 or 6 (merging.py).
 
 Two forms.  `text` is the paper's words: one learnable a, no new embedding; a starts at 0, where direct and weighted are
 the vanilla network to the bit.  `official` is what the tables count and the authors released: LayerNorm and ReLU after
 matching and after merging, two learned weights in place of a, and a connection in the first block that is built and
 never used.  Official softmax and weighted are not in the release; here they keep one a in place of the two weights.
+
+`reach` is who is heard: `previous` alone, as in the paper; `dense`, all earlier blocks; `tree`, the previous block and
+those where a binary count of the blocks carries (4, 6 and 7 before the 8th), so that each hears at most log2 n.  The
+paper's section 5 asks for the last two and defines neither; with them every block heard has its own a, and the three
+equations run over all terms.
 """
 
 import itertools
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from workbench.attention.bam import BAM
 from workbench.attention.base import Attention, Dim, Trail, attentions
+from workbench.attention.bridge import Bridge
 from workbench.attention.cbam import ChannelGate
+from workbench.attention.gala import GALA
+from workbench.attention.gc import GC
+from workbench.attention.ge import GE
+from workbench.attention.merging import SCHEMAS, Alpha, Scalars, Weights
 from workbench.errors import OutOfRange
 
 N = TypeVar("N", bound=nn.Module)
+
+
+class Options(NamedTuple):
+    """How to connect; see `connect`."""
+
+    schema: str
+    match: str
+    reduction: int
+    pool: str
+    form: str
 
 
 def connect(
@@ -35,91 +54,170 @@ def connect(
     reduction: int = 16,
     pool: str = "avg",
     form: str = "official",
+    reach: str = "previous",
+    memory: str = "attended",
 ) -> N:
     """Connect the attention blocks of `network` in place, each dimension on its own (DCA 3.4), and return it.
 
     dims: the dimensions to connect, all when empty.  match: one (fc1) or two (fc2, r = `reduction`) fully-connected
-    layers between unequal widths.  pool: avg or max between unequal map sizes.
+    layers between unequal widths.  pool: avg or max between unequal map sizes.  memory: what is told, the attended
+    descriptor or the attention alone, as the release does for SK in MobileNetV2.
     """
-    _allowed("schema", schema, SCHEMAS)
-    _allowed("match", match, ("fc1", "fc2"))
-    _allowed("pool", pool, POOLS)
-    _allowed("form", form, ("official", "text"))
+    for option, value, known in (
+        ("schema", schema, SCHEMAS),
+        ("match", match, ("fc1", "fc2")),
+        ("pool", pool, POOLS),
+        ("form", form, ("official", "text")),
+        ("reach", reach, REACH),
+        ("memory", memory, ("attended", "attention")),
+    ):
+        if value not in known:
+            raise OutOfRange(f"DCA option {option}={value}; use {' or '.join(known)}.")
+    options = Options(schema, match, reduction, pool, form)
     blocks = list(attentions(network))
+    for block in blocks:
+        if isinstance(block, BAM | GALA | Bridge):
+            raise OutOfRange(
+                f"DCA connects a block's descriptor with the one before; {type(block).__name__} has none of a single "
+                "width. Use se, cra, cbam, ge, gc, sk or aw."
+            )
     present = list(dict.fromkeys(block.dim for block in blocks))
     if not present or not set(dims) <= set(present):
         have = f"has {' and '.join(present)}" if present else "has none"
         raise OutOfRange(f"DCA dims={'+'.join(dims) or 'all'}: no such attention to connect; this network {have}.")
     for dim in dims or present:
-        previous = None
-        for block in (block for block in blocks if block.dim == dim):
-            if previous is not None:
-                previous.tells = True
-            if previous is not None or form == "official":
-                width = previous.site.channels if previous else block.site.in_channels
-                if dim == "channel":
-                    block.connection = over_channels(block, width, schema, reduction if match == "fc2" else None, form)
-                else:
-                    block.connection = over_positions(schema, pool, form)
-            previous = block
+        chain = [block for block in blocks if block.dim == dim]
+        for number, block in enumerate(chain):
+            heard = [chain[number - back] for back in REACH[reach](number)]
+            for earlier in heard:
+                earlier.tells = memory
+            widths = [earlier.site.channels for earlier in heard] or [block.site.in_channels]
+            if heard or form == "official":
+                block.connection = connection(block, REACH[reach](number), widths, options)
     return network
 
 
-class Connection(nn.Module):
-    """f(G, M) of one block: match the size of the previous memory, merge it with G, embed the result."""
+def connection(block: Attention, backs: Iterable[int], widths: list[int], options: Options) -> nn.Module:
+    """The connection of one block that hears blocks of these widths, `backs` steps before it."""
 
-    def __init__(self, dim: Dim, match: nn.Module, merge: "Alpha | Weights", embed: nn.Module):
+    def one() -> Connection:
+        matches = {str(width): match(block, width, options) for width in dict.fromkeys(widths)}
+        return Connection(block.dim, list(backs), list(map(str, widths)), matches, *ends(block, len(widths), options))
+
+    return PerBranch(one(), one()) if block.dim == "branch" else one()
+
+
+class Connection(nn.Module):
+    """f(G, M) of one block: match the size of the memories heard, merge them with G, embed the result."""
+
+    def __init__(
+        self,
+        dim: Dim,
+        backs: list[int],
+        widths: list[str],
+        matches: "dict[str, Match]",
+        merge: Alpha | Weights,
+        embed: nn.Module,
+    ):
         super().__init__()
         self.dim: Dim = dim
-        self.match, self.merge, self.embed = match, merge, embed
+        self.backs, self.widths = backs, widths
+        self.match, self.merge, self.embed = nn.ModuleDict(matches), merge, embed
 
     def forward(self, G: Tensor, trail: Trail) -> Tensor:
         """(N, C, ...) -> (N, C, ...); the first block of a dimension has nothing before it and passes G on."""
-        earlier = trail.of(self.dim)
-        if not earlier:
-            return G
-        M = self.match(earlier[-1].memory, G)
-        return self.embed(self.merge(G, M.reshape(*M.shape, *[1] * (G.dim() - M.dim()))))
+        heard = self.hear(trail)
+        return self.merged(G, heard) if heard else G
+
+    def hear(self, trail: Trail) -> list[Tensor]:
+        """The memories of the earlier blocks, in the order of `widths`."""
+        earlier = [step.memory for step in trail.of(self.dim) if step.memory is not None]
+        return [earlier[-back] for back in self.backs if earlier]
+
+    def merged(self, G: Tensor, heard: list[Tensor]) -> Tensor:
+        matched = [self.match[width](memory, G) for width, memory in zip(self.widths, heard, strict=True)]
+        return self.embed(self.merge(G, [M.reshape(*M.shape, *[1] * (G.dim() - M.dim())) for M in matched]))
 
     def contribution(self) -> float:
-        """Share of the previous attention, |w_previous| / (|w_previous| + |w_current|), in [0, 1].  DCA Fig. 5."""
-        current, previous = map(abs, self.merge.weights())
-        return previous / (previous + current) if previous else 0.0
+        """Share of the earlier attentions, |w_earlier| / (|w_earlier| + |w_current|), in [0, 1].  DCA Fig. 5."""
+        current, *earlier = map(abs, self.merge.weights())
+        return sum(earlier) / (sum(earlier) + current) if sum(earlier) else 0.0
 
 
-def over_channels(block: Attention, width: int, schema: str, reduction: int | None, form: str) -> Connection:
-    """Connection of channel descriptors; the release gives CBAM a BatchNorm in matching and no bias in merging."""
-    channels, cbam = block.site.channels, isinstance(block, ChannelGate)
-    if reduction is not None and not 1 <= reduction <= channels:
-        raise OutOfRange(f"DCA reduction {reduction} of {channels} channels; it must be from 1 to {channels}.")
-    norm = nn.BatchNorm1d if cbam else ChannelNorm
-    widths = [width, channels] if reduction is None else [width, channels // reduction, channels]
-    layers: list[nn.Module] = []
-    for a, b in itertools.pairwise(widths if width != channels else ()):
-        layers += [ChannelLinear(a, b), norm(b), nn.ReLU()] if form == "official" else [ChannelLinear(a, b), nn.ReLU()]
-    if form == "text":  # the matched map stays "clean": nothing after its last layer (DCA 3.2)
-        return Connection("channel", MatchWidth(layers[:-1]), Alpha(schema), nn.Identity())
-    merge = Weights(bias=not cbam) if schema == "direct" else Alpha(schema)
-    return Connection("channel", MatchWidth(layers), merge, nn.Sequential(ChannelNorm(channels), nn.ReLU()))
+class PerBranch(nn.Module):
+    """SK: a connection for each branch of (N, C, 2)."""
 
-
-def over_positions(schema: str, pool: str, form: str) -> Connection:
-    """Connection of spatial descriptors (N, 2, H, W); the release starts at the vanilla weights 1 and 0."""
-    if form == "text":
-        return Connection("spatial", MatchSize(pool), Alpha(schema), nn.Identity())
-    merge = Weights(bias=False, start=(1.0, 0.0)) if schema == "direct" else Alpha(schema)
-    return Connection("spatial", MatchSize(pool), merge, nn.Sequential(nn.BatchNorm2d(2), nn.ReLU()))
-
-
-class MatchWidth(nn.Module):
-    """(N, C', ...) -> (N, C, ...) through fully-connected layers; none where the widths are equal."""
-
-    def __init__(self, layers: list[nn.Module]):
+    def __init__(self, first: Connection, second: Connection):
         super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, G: Tensor, trail: Trail) -> Tensor:
+        heard = self.first.hear(trail)
+        if not heard:
+            return G
+        branches = enumerate((self.first, self.second))
+        return torch.stack([one.merged(G[..., i], [M[..., i] for M in heard]) for i, one in branches], -1)
+
+    def contribution(self) -> float:
+        """The mean of both."""
+        return (self.first.contribution() + self.second.contribution()) / 2
+
+
+def match(block: Attention, width: int, options: Options) -> "Match":
+    """The layers from a memory of `width` to the block's own width, none where they are equal.
+
+    Official layers are followed by LayerNorm and ReLU, in CBAM by BatchNorm and ReLU, in GE convolutions with both;
+    GC's last one and the text's, which keeps the matched map "clean" (DCA 3.2), by nothing.
+    """
+    channels, text = described(block), options.form == "text"
+    if block.dim == "spatial" or width == channels:
+        return Match(options.pool, [])
+    if isinstance(block, GE):
+        conv = nn.Conv2d(width, channels, 1)
+        return Match(options.pool, [conv] if text else [conv, nn.BatchNorm2d(channels), nn.ReLU()])
+    widths = [width, channels]
+    if options.match == "fc2":
+        if not 1 <= options.reduction <= channels:
+            raise OutOfRange(f"DCA reduction {options.reduction} of {channels} channels; use 1 to {channels}.")
+        widths.insert(1, channels // options.reduction)
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(widths):
+        normed = [] if text else [(nn.BatchNorm1d if isinstance(block, ChannelGate) else ChannelNorm)(b)]
+        layers += [ChannelLinear(a, b), *normed, nn.ReLU()]
+    return Match(options.pool, layers[:-1] if text else layers[:-2] if isinstance(block, GC) else layers)
+
+
+def ends(block: Attention, count: int, options: Options) -> tuple[Alpha | Weights, nn.Module]:
+    """What merges G with `count` memories, and what follows the merge, in each module's released form."""
+    if options.form == "text" or isinstance(block, GC):
+        return Alpha(options.schema, count), nn.Identity()
+    embed: nn.Module = nn.Sequential(ChannelNorm(described(block)), nn.ReLU())
+    if block.dim == "spatial":
+        embed = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU())
+    elif isinstance(block, GE):
+        embed = nn.Identity()
+    if options.schema != "direct":
+        return Alpha(options.schema, count), embed
+    if block.dim == "spatial":  # the release starts at the vanilla weights 1 and 0
+        return Scalars(count, start=(1.0, *[0.0] * count)), embed
+    return Scalars(count) if isinstance(block, GE) else Weights(count, not isinstance(block, ChannelGate)), embed
+
+
+def described(block: Attention) -> int:
+    """The channels of the block's descriptor: an AW-convolution describes its input, all others what they attend."""
+    return block.site.in_channels if block.dim == "weight" else block.site.channels
+
+
+class Match(nn.Module):
+    """A memory (N, C', ...) in the shape of G (N, C, ...): pooled where its map is larger, then through the layers."""
+
+    def __init__(self, pool: str, layers: list[nn.Module]):
+        super().__init__()
+        self.size = MatchSize(pool)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, memory: Tensor, G: Tensor) -> Tensor:
-        return self.layers(memory)
+        return self.layers(self.size(memory, G))
 
 
 class MatchSize(nn.Module):
@@ -130,43 +228,10 @@ class MatchSize(nn.Module):
         self.pool = pool
 
     def forward(self, memory: Tensor, G: Tensor) -> Tensor:
-        if memory.shape[-2:] == G.shape[-2:]:
+        if memory.dim() < 4 or memory.shape[-2:] == G.shape[-2:]:
             return memory
         kernel = [-(-before // now) for before, now in zip(memory.shape[-2:], G.shape[-2:], strict=True)]
         return POOLS[self.pool](memory, kernel, ceil_mode=True)
-
-
-class Alpha(nn.Module):
-    """One learnable weight on the previous memory, in one of the three schemas."""
-
-    def __init__(self, schema: str):
-        super().__init__()
-        self.schema = schema
-        self.alpha = nn.Parameter(torch.zeros(()))
-
-    def forward(self, G: Tensor, M: Tensor) -> Tensor:
-        return SCHEMAS[self.schema](G, self.alpha * M)
-
-    def weights(self) -> tuple[float, float]:
-        return 1.0, self.alpha.item()
-
-
-class Weights(nn.Module):
-    """The release's 1x1 convolution 2 -> 1: w_current G + w_previous M (+ bias)."""
-
-    def __init__(self, bias: bool, start: tuple[float, float] | None = None):
-        super().__init__()
-        linear = nn.Linear(2, 1, bias)
-        self.weight = nn.Parameter(linear.weight.detach()[0] if start is None else torch.tensor(start))
-        self.bias = nn.Parameter(linear.bias.detach()) if bias else None
-
-    def forward(self, G: Tensor, M: Tensor) -> Tensor:
-        merged = self.weight[0] * G + self.weight[1] * M
-        return merged if self.bias is None else merged + self.bias
-
-    def weights(self) -> tuple[float, float]:
-        current, previous = self.weight.tolist()
-        return current, previous
 
 
 class ChannelLinear(nn.Linear):
@@ -183,28 +248,18 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-def direct(G: Tensor, aM: Tensor) -> Tensor:
-    """Eq. 4."""
-    return G + aM
+def tree(number: int) -> list[int]:
+    """The paths of a binary-indexed tree: with 7 blocks before, the 7th, 6th and 4th, that is 1, 2 and 4 back."""
+    backs, left = [], number
+    while left:
+        backs.append(number - left + 1)
+        left &= left - 1
+    return backs
 
 
-def weighted(G: Tensor, aM: Tensor) -> Tensor:
-    """Eq. 5 where both terms have one sign; elsewhere its weights use |.|, since Eq. 5 is singular at G + aM = 0."""
-    total = G.abs() + aM.abs()
-    total = torch.where(total > 0, total, 1)
-    return G.abs() / total * G + aM.abs() / total * aM
-
-
-def softmax(G: Tensor, aM: Tensor) -> Tensor:
-    """Eq. 6 as printed: the larger entry gets the smaller weight."""
-    share = torch.sigmoid(aM - G)  # e^-G / (e^-G + e^-aM)
-    return share * G + (1 - share) * aM
-
-
-SCHEMAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"direct": direct, "weighted": weighted, "softmax": softmax}
+REACH: dict[str, Callable[[int], list[int]]] = {  # how many blocks back the one with `number` before it hears
+    "previous": lambda number: [1] if number else [],
+    "dense": lambda number: [*range(1, number + 1)],
+    "tree": tree,
+}
 POOLS: dict[str, Callable[..., Tensor]] = {"avg": F.avg_pool2d, "max": F.max_pool2d}
-
-
-def _allowed(option: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise OutOfRange(f"DCA option {option}={value}; use {' or '.join(known)}.")

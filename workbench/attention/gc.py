@@ -17,7 +17,7 @@ class GC(Attention):
 
     def __init__(self, site: Site, reduction: int = 16):
         super().__init__(site)
-        first, relu, last = bottleneck(site.channels, reduction)
+        first, relu, last = bottleneck(site.channels, reduction, layer=Pointwise)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.extract = ContextPool(site.channels)
@@ -28,6 +28,10 @@ class GC(Attention):
 
     def memory(self, G: Tensor, T: Tensor, y: Tensor) -> Tensor:
         return T  # what was added; there is no gate to scale by
+
+
+class Pointwise(nn.Linear):
+    """A 1x1 convolution of a vector: the same arithmetic as a fully-connected layer, counted as a convolution."""
 
 
 class ContextPool(nn.Module):

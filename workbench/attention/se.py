@@ -19,9 +19,11 @@ class SE(Attention):
         self.transform = nn.Sequential(*bottleneck(site.channels, r), nn.Sigmoid())
 
 
-def bottleneck(channels: int, reduction: int, bias: bool = True) -> tuple[nn.Linear, nn.ReLU, nn.Linear]:
+def bottleneck(
+    channels: int, reduction: int, bias: bool = True, layer: type[nn.Linear] = nn.Linear
+) -> tuple[nn.Linear, nn.ReLU, nn.Linear]:
     """The two fully-connected layers C -> C/r -> C of SE, CBAM and others."""
     if not 1 <= reduction <= channels:
         raise OutOfRange(f"Reduction {reduction} of {channels} channels; it must be from 1 to {channels}.")
     hidden = channels // reduction
-    return nn.Linear(channels, hidden, bias), nn.ReLU(), nn.Linear(hidden, channels, bias)
+    return layer(channels, hidden, bias), nn.ReLU(), layer(hidden, channels, bias)

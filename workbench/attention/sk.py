@@ -8,10 +8,12 @@
 SKNet's own form has 32 groups and a hidden width of at least 32.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from workbench.attention.base import Attention, ConvSpec, Site, Trail
+from workbench.attention.base import Attention, ConvSpec, Site, Trail, mean
 from workbench.errors import OutOfRange
 
 
@@ -24,18 +26,22 @@ class SK(Attention):
 
     def __init__(self, site: Site, spec: ConvSpec, reduction: int = 16):
         super().__init__(site)
-        self.branches = nn.ModuleList(branch(spec, dilation) for dilation in (1, 2))
+        if spec.kernel == 1:
+            raise OutOfRange(f"SK at {site}: a 1x1 convolution has nothing to dilate; it needs a 3x3 one.")
+        self.first, self.second = branch(spec, 1), branch(spec, 2)
         self.transform = Choice(spec.outputs, reduction)
 
     def forward(self, x: Tensor, trail: Trail | None = None) -> Tensor:
         """(N, C', H, W) -> (N, C, H / stride, W / stride)."""
-        return super().forward(torch.stack([run(x) for run in self.branches], -1), trail)
+        branches: Any = (self.first(x), self.second(x))
+        return super().forward(branches, trail)
 
-    def look(self, x: Tensor, trail: Trail) -> Tensor:
-        return x.mean((2, 3))
+    def look(self, x: Any, trail: Trail) -> Tensor:
+        return torch.stack([mean(branch) for branch in x], -1)
 
-    def fuse(self, T: Tensor, x: Tensor) -> Tensor:
-        return (x * T.to(x.dtype)[:, :, None, None]).sum(-1)
+    def fuse(self, T: Tensor, x: Any) -> Tensor:
+        first, second = x  # the two weights sum to 1
+        return torch.lerp(second, first, T.to(first.dtype)[..., :1, None])
 
 
 class Choice(nn.Module):

@@ -36,12 +36,15 @@ class Network(nn.Module):
 
     def trace(self, x: Tensor) -> tuple[Tensor, Trail]:
         """(N, 3, H, W) -> logits (N, classes), and what every attention block did on the way."""
-        trail = Trail()
-        *trail.features, last = self.maps(x, trail)
-        return self.classify(run(self.avgpool, last, trail)), trail
+        trail = Trail(records=True)
+        return self.logits(x, trail), trail
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.trace(x)[0]
+        return self.logits(x, Trail())
+
+    def logits(self, x: Tensor, trail: Trail) -> Tensor:
+        *trail.features, last = self.maps(x, trail)
+        return self.classify(run(self.avgpool, last, trail))
 
     def attentions(self) -> Iterator[Attention]:
         return attentions(self)
@@ -61,6 +64,14 @@ def norm(conv: nn.Module, channels: int) -> nn.Module:
 def run(module: nn.Module, x: Tensor, trail: Trail) -> Tensor:
     """Attention blocks get the trail, plain layers the map alone."""
     return module(x, trail) if isinstance(module, Attention) else module(x)
+
+
+def attend(y: Tensor, attention: nn.Module | None, trail: Trail, *earlier: Tensor) -> Tensor:
+    """The map `y` after its block's attention, if any; `earlier` are the maps that the block made before."""
+    if attention is None:
+        return y
+    trail.features = earlier
+    return attention(y, trail)
 
 
 def he_init(network: nn.Module) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.attention import ConvSpec, Site, Trail
-from workbench.backbones.network import AttentionBuilder, ConvBuilder, Network, he_init, norm, plain_conv, run
+from workbench.backbones.network import AttentionBuilder, ConvBuilder, Network, attend, he_init, norm, plain_conv, run
 
 
 class Design(NamedTuple):
@@ -98,10 +98,7 @@ def join(
     y: Tensor, x: Tensor, attention: nn.Module | None, shortcut: nn.Module | None, trail: Trail, *earlier: Tensor
 ) -> Tensor:
     """The attended branch `y` plus the shortcut of the input `x`; `earlier` are the branch's other maps."""
-    if attention is not None:
-        trail.features = earlier
-        y = attention(y, trail)
-    return y + (x if shortcut is None else shortcut(x))
+    return attend(y, attention, trail, *earlier) + (x if shortcut is None else shortcut(x))
 
 
 class PadShortcut(nn.Module):

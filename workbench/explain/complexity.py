@@ -2,6 +2,8 @@
 
 The papers print multiply-adds as "FLOPs" and count them with different tools:
 
+    aw     convolutions and fully-connected layers with their biases, A * K, global pools one per mean: the reading that
+           reaches most of a column that no counter gives whole
     cra    thop of 2019: convolutions with bias, BN 2 per element, the classifier 2 per weight, pools as listed below
     dca    the early ptflops of the release: convolutions, fully-connected layers, BN 2 and ReLU 1 per element, pools 1
            per input element
@@ -19,9 +21,14 @@ from torch import Tensor, nn
 
 from workbench import names
 from workbench.attention import GlobalPool
+from workbench.attention.aw import AWConv
 from workbench.attention.cbam import Summary
-from workbench.attention.dca import Weights
+from workbench.attention.dca import MatchSize
+from workbench.attention.gc import Pointwise
+from workbench.attention.merging import Weights
+from workbench.attention.sk import SK
 from workbench.backbones import Network
+from workbench.backbones.shufflenet import ShuffleNet
 from workbench.build import build
 from workbench.errors import UnknownName
 
@@ -51,55 +58,80 @@ def measure(network: Network, image_size: int, convention: str) -> Complexity:
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
         nonlocal total
-        total += rule(module, inputs[0], y, id(module) in attending, network.image_size)
+        total += rule(module, inputs[0], y, network if id(module) in attending else None)
 
-    hooks = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, Weights) or not any(m.children())]
+    hooks = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, COUNTED) or not any(m.children())]
     try:
         with torch.no_grad():
-            network(torch.empty(1, 3, image_size, image_size, device="meta"))
+            network.trace(torch.empty(1, 3, image_size, image_size, device="meta"))
     finally:
         for hook in hooks:
             hook.remove()
     return Complexity(sum(p.numel() for p in network.parameters() if p.requires_grad), total, image_size)
 
 
-def macs(module: nn.Module, x: Tensor, y: Tensor, attending: bool, side: int) -> int:
-    """Products of weights and inputs."""
+def macs(module: nn.Module, x: Tensor, y: Tensor, attended: Network | None) -> int:
+    """Products of weights and inputs.  `attended`: the network, where the module belongs to one of its attentions."""
+    if isinstance(module, AWConv):  # the convolution and A * K; the layers that make A count for themselves
+        return y.numel() * module.weight[0].numel() + module.weight.numel()
     if isinstance(module, nn.Conv2d | nn.Linear):
         return y.numel() * module.weight[0].numel()
-    return 2 * y.numel() if isinstance(module, Weights) else 0
+    return y.numel() * module.weight.numel() if type(module) is Weights else 0
 
 
-def cra(module: nn.Module, x: Tensor, y: Tensor, attending: bool, side: int) -> int:
+def aw(module: nn.Module, x: Tensor, y: Tensor, attended: Network | None) -> int:
+    """Products, sums of biases, and one for each mean of a pool."""
+    if isinstance(module, GlobalPool | Summary):
+        return y.numel()
+    products = macs(module, x, y, attended)
+    return products + biases(module, y) if products else 0
+
+
+def cra(module: nn.Module, x: Tensor, y: Tensor, attended: Network | None) -> int:
     """thop, as in the CRA tables.  SE's layers are counted once, as biased 1x1 convolutions; CRA's own pool is free."""
-    products = macs(module, x, y, attending, side)
-    if isinstance(module, nn.Linear) and not attending:
+    products = macs(module, x, y, attended)
+    if isinstance(module, nn.Linear) and attended is None:
         return 2 * products
     if products:
         return products + biases(module, y)
     if isinstance(module, nn.BatchNorm2d):
         return 2 * y.numel()
+    if isinstance(module, nn.AvgPool2d):
+        return y.numel()
     if isinstance(module, GlobalPool | Summary):
-        fixed = attending and side < 224  # SE in the CIFAR networks pools with AvgPool2d, all else adaptively
+        if isinstance(attended, ShuffleNet):  # pools with a function, which thop does not see
+            return 0
+        fixed = attended is not None and attended.image_size < 224  # AvgPool2d in the CIFAR networks
         return x.shape[1] + (0 if fixed else x.numel())
     return 0
 
 
-def dca(module: nn.Module, x: Tensor, y: Tensor, attending: bool, side: int) -> int:
+def dca(module: nn.Module, x: Tensor, y: Tensor, attended: Network | None) -> int:
     """ptflops, as in the DCA tables."""
-    if products := macs(module, x, y, attending, side):
-        return products + (0 if isinstance(module, nn.Linear) else biases(module, y))
+    if products := macs(module, x, y, attended):
+        plain = isinstance(module, nn.Linear) and not isinstance(module, Pointwise)
+        return products + (0 if plain else biases(module, y))
+    if isinstance(module, SK):  # the release pools the branches' sum, and where it tells what it attended both of those
+        return y.numel() * (3 if connected(attended) == "attended" else 1)
     if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
         return 2 * y.numel()
-    if isinstance(module, nn.ReLU):
+    if isinstance(module, nn.ReLU | nn.ReLU6):
         return y.numel()
+    if isinstance(module, MatchSize):
+        return x.numel() if y.shape != x.shape else 0
     if isinstance(module, Summary):
         return y.shape[-1] * x.numel()
     return x.numel() if isinstance(module, GlobalPool | nn.MaxPool2d) else 0
 
 
+def connected(network: Network | None) -> str:
+    """What the network's attention blocks tell each other, if anything."""
+    return next((block.tells for block in network.attentions()), "") if network else ""
+
+
 def biases(module: nn.Module, y: Tensor) -> int:
-    return y.numel() if module.bias is not None else 0
+    return y.numel() if getattr(module, "bias", None) is not None else 0
 
 
-CONVENTIONS: dict[str, Callable[..., int]] = dict(zip(names.CONVENTIONS, (cra, dca, macs), strict=True))
+COUNTED = (Weights, SK, AWConv)  # besides all modules without children
+CONVENTIONS: dict[str, Callable[..., int]] = dict(zip(names.CONVENTIONS, (aw, cra, dca, macs), strict=True))
