@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FLOORS = ("errors", "files names", "attention", "backbones datasets", "build", "training detection explain")
-FLOORS = (*FLOORS, "experiments", "commands", "cli", "__main__", "app")
+FLOORS = ("errors", "files names", "attention", "backbones datasets", "build", "attach")
+FLOORS = (*FLOORS, "training detection explain", "experiments", "commands", "cli", "__main__", "app")
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()} | {
     "__init__": 0,
     "__version__": 0,
@@ -64,6 +64,7 @@ def test_imports_run_downwards():
         ("workbench/attention/se.py", "def f():\n    import workbench.build"),
         ("workbench/datasets/cifar.py", "from workbench.backbones.resnet import ResNet"),
         ("workbench/training/loop.py", "from workbench import explain"),
+        ("workbench/build.py", "from workbench.attach import attach"),
         ("workbench/files.py", "from workbench.names import parse"),
         ("workbench/cli.py", "import app.main"),
         ("workbench/cli.py", "import streamlit"),

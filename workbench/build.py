@@ -7,9 +7,10 @@ own is a name too: `my_module:MyAttention-resnet20`, imported like any module; i
 import hashlib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from workbench.errors import OutOfRange, UnknownName
 from workbench.names import BACKBONES, SLOTS, ModelName, Part, number, parse, split_list, whole_number
 
 SOCKETS = ("attention", "conv", "stage", "head")
+KINDS = (bool, float, int, str)
 GIVEN = {"self", "site", "spec", "network", "classes", *SOCKETS}  # by the backbone, never by a name
 KNOWN = SLOTS | {"backbone": BACKBONES}
 
@@ -49,8 +51,9 @@ def canonical(name: str | ModelName) -> ModelName:
 
     def short(part: Part, known: dict[str, str]) -> Part:
         values, schema = _options(part, known), _schema(_target(part, known))
-        kept = {key: value for key, value in values.items() if key != "size" and value != schema[key].default}
-        return Part(part.word, values.get("size"), tuple((key, _text(value)) for key, value in kept.items()))
+        size = None if ":" in part.word else values.pop("size", None)  # my_module:Class7 would be another class
+        kept = {key: value for key, value in values.items() if value != schema[key].default}
+        return Part(part.word, size, tuple((key, _text(value)) for key, value in kept.items()))
 
     return ModelName(**{slot: short(part, KNOWN[slot]) for slot, part in _parts(model).items()})
 
@@ -60,8 +63,24 @@ def resolved(name: str | ModelName) -> dict[str, Any]:
     found = {}
     for slot, part in _parts(parse(str(name))).items():
         values = {key: _text(value) for key, value in _options(part, KNOWN[slot]).items()}
-        found[slot] = {"word": part.word, **values, **({"source": _source(part)} if ":" in part.word else {})}
+        found[slot] = {
+            "word": part.word,
+            **values,
+            **({"source": _source(_target(part, KNOWN[slot]))} if ":" in part.word else {}),
+        }
     return found
+
+
+def bound(part: Part, slot: str) -> Callable[..., Any]:
+    """The class or function that this part of a name stands for, with its options, defaults written out."""
+    return partial(_target(part, KNOWN[slot]), **_options(part, KNOWN[slot]))
+
+
+def socket(part: Part, slot: str) -> str:
+    """Where the module stands in a network, which may depend on its options."""
+    module: Any = bound(part, slot)
+    found = module.func.socket
+    return found(**module.keywords) if callable(found) else found
 
 
 def _parts(model: ModelName) -> dict[str, Part]:
@@ -69,24 +88,20 @@ def _parts(model: ModelName) -> dict[str, Part]:
 
 
 def _build(model: ModelName, classes: int) -> Network:
-    backbone = _target(model.backbone, BACKBONES)
+    backbone = bound(model.backbone, "backbone")
     sockets: dict[str, Any] = {}
     for slot in ("conv", "attention"):
         if part := getattr(model, slot):
-            options = _options(part, SLOTS[slot])
-            target: Any = _target(part, SLOTS[slot])
-            socket = target.socket(**options) if callable(target.socket) else target.socket
-            if socket not in inspect.signature(backbone).parameters or socket in sockets:
+            place = socket(part, slot)
+            if place not in inspect.signature(backbone).parameters or place in sockets:
                 raise OutOfRange(
-                    f"{model}: {part} needs a free {socket!r} socket, and {model.backbone} has "
+                    f"{model}: {part} needs a free {place!r} socket, and {model.backbone} has "
                     f"{', '.join(repr(s) for s in _sockets(backbone) if s not in sockets) or 'none'}. "
                     "`workbench show` tells where a module sits."
                 )
-            sockets[socket] = partial(target, **options)
-    network = backbone(classes=classes, **sockets, **_options(model.backbone, BACKBONES))
-    if part := model.connection:
-        network = _target(part, SLOTS["connection"])(network, **_options(part, SLOTS["connection"]))
-    return network
+            sockets[place] = bound(part, slot)
+    network = backbone(classes=classes, **sockets)
+    return bound(model.connection, "connection")(network) if model.connection else network
 
 
 def _sockets(backbone: Callable[..., Any]) -> list[str]:
@@ -121,7 +136,8 @@ def _own(word: str) -> type[nn.Module]:
     except AttributeError:
         names = [key for key, value in vars(importlib.import_module(module)).items() if inspect.isclass(value)]
         raise UnknownName(f"class in {module!r}:", attribute, names or ["(it has none)"]) from None
-    if not (inspect.isclass(found) and issubclass(found, nn.Module) and hasattr(found, "socket")):
+    module_class = inspect.isclass(found) and issubclass(found, nn.Module) and hasattr(found, "socket")
+    if not module_class or "site" not in inspect.signature(found).parameters:
         raise OutOfRange(
             f"{word!r} is not an attention block; make it a subclass of workbench.attention.Attention "
             "with a constructor (self, site, ...) that sets extract and transform."
@@ -129,12 +145,17 @@ def _own(word: str) -> type[nn.Module]:
     return found
 
 
-def _source(part: Part) -> str:
-    """A short hash of the file that a user's class stands in."""
+@cache
+def _source(kind: Any) -> str:
+    """A short hash of the files that a user's class and its own bases stand in, as they were when it was first used."""
+    modules = dict.fromkeys(one.__module__ for one in kind.__mro__)
+    own = [name for name in modules if name.split(".")[0] not in ("builtins", "torch", "workbench")]
     try:
-        text = inspect.getsource(importlib.import_module(part.word.split(":")[0]))
+        text = "".join(inspect.getsource(sys.modules[name]) for name in own)
     except (OSError, TypeError) as error:
-        raise OutOfRange(f"The source of {part.word!r} cannot be read; put the class into a file.") from error
+        raise OutOfRange(
+            f"The source of {kind.__name__!r} in {kind.__module__!r} cannot be read; put the class into a file."
+        ) from error
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -146,8 +167,15 @@ def _options(part: Part, known: dict[str, str]) -> dict[str, Any]:
     """The options of `part` as typed values, defaults included."""
     target = _target(part, known)
     schema = _schema(target)
-    function = target.__init__ if inspect.isclass(target) else getattr(target, "func", target)
-    hints = get_type_hints(function)
+    function: Any = getattr(target, "func", target)
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    for key, parameter in schema.items():
+        kind = hints.get(key)
+        if parameter.default is parameter.empty or not (kind in KINDS or get_origin(kind) in (tuple, Literal)):
+            raise OutOfRange(
+                f"{part.word!r}: its option {key} needs a type and a default in the constructor, for example "
+                f"{key}: int = 3; types are int, float, bool, str, a Literal of words and tuple[str, ...]."
+            )
     given: dict[str, str] = dict(part.options)
     if part.size is not None:
         if "size" not in schema:
@@ -159,7 +187,7 @@ def _options(part: Part, known: dict[str, str]) -> dict[str, Any]:
         if key not in schema:
             raise UnknownName(f"option of {part.word!r}:", key, schema or ["(it takes none)"])
     return {
-        key: _value(part.word, key, given[key], hints.get(key, str)) if key in given else parameter.default
+        key: _value(part.word, key, given[key], hints[key]) if key in given else parameter.default
         for key, parameter in schema.items()
     }
 

@@ -25,6 +25,8 @@ EXTRAS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; errors become one sentence and an exit code."""
     options = parser().parse_args(arguments)
+    if "" not in sys.path:
+        sys.path.append("")  # my_module:MyAttention is found in the folder that the command is called from
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         return options.command(options) or 0
