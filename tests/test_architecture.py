@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FLOORS = ("errors", "files names", "attention", "backbones datasets", "build", "attach")
-FLOORS = (*FLOORS, "training detection explain", "experiments", "commands", "cli", "__main__", "app")
+FLOORS = ("errors", "files names compiled", "attention", "backbones datasets", "build", "attach")
+FLOORS = (*FLOORS, "training detection explain", "experiments bench", "commands", "cli", "__main__", "app")
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()} | {
     "__init__": 0,
     "__version__": 0,

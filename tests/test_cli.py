@@ -125,7 +125,7 @@ def test_list_takes_a_pattern(say):
         "backbones": [],
         "attentions": ["cra"],
         "connections": [],
-        "tables": ["cra-1", "cra-4"],
+        "tables": [f"cra-{number}" for number in range(1, 7)],
         "datasets": [],
         "recipes": ["cra-cifar"],
     }
@@ -139,28 +139,36 @@ def test_show_says_what_a_network_is(say):
     assert out.startswith("dca-cra3-resnet20\n")
     assert "Channel Reassessment Attention" in out and "Eq. 5" in out
     assert "in blocks 1.1 1.2 1.3 2.1" in out
-    assert out.count("multiply-adds") == 3 and "(1000 classes)" in out
+    assert out.count("multiply-adds") == 4 and "(1000 classes)" in out
     assert "in blocks" not in say("show", "resnet20")[1]
 
 
 def test_count_agrees_with_every_print(say):
-    code, out, _ = say("count")
+    code, out, _ = say("count", "all")
     assert code == 0
-    assert "29 of 29 printed cells agree to the last digit." in out
+    assert out.splitlines()[-3:] == [
+        "AW: 21 of 34 printed cells agree to the last digit, 13 errata.",
+        "CRA: 95 of 101 printed cells agree to the last digit, 6 errata.",
+        "DCA: 101 of 104 printed cells agree to the last digit, 3 errata.",
+    ]
     code, out, _ = say("count", "cra-4", "--json")
     lines = json.loads(out)
     assert code == 0
     assert [line["row"] for line in lines] == [str(row) for row in tables.load("cra-4").rows]
     for line in lines:
-        assert line.keys() == {"table", "row", "model", "params", "macs", "convention", "published", "agrees"}
-        assert line["published"].keys() == line["agrees"].keys() == {"params"}
+        keys = {"table", "row", "model", "params", "multiply_adds", "published", "agrees", "erratum"}
+        assert line.keys() == keys
+        assert line["published"].keys() == {"top1_error", "top5_error", "params"}
+        assert (line["agrees"], line["erratum"]) == ({"params": True, "flops": None}, None)
     assert lines[-1]["params"] == 25_557_032
 
 
 def test_count_of_a_model(say):
     code, out, _ = say("count", "resnet56", "--classes", 10, "--json")
     assert code == 0
-    assert json.loads(out) == [{"model": "resnet56", "params": 853_018, "macs": 125_485_696, "convention": "macs"}]
+    assert json.loads(out) == [
+        {"model": "resnet56", "params": 853_018, "multiply_adds": 125_485_696, "convention": "macs"}
+    ]
     assert "853,018" in say("count", "resnet56", "--classes", 10)[1]
 
 
@@ -170,7 +178,7 @@ def test_count_fails_when_a_printed_cell_is_wrong(say, monkeypatch):
     monkeypatch.setattr(tables, "load", lambda key: real._replace(rows=rows))
     code, out, _ = say("count", "cra-4")
     assert code == 1
-    assert "4 of 5 printed cells agree" in out and "params 26.32 differs" in out
+    assert "CRA: 4 of 5 printed cells agree" in out and "params 26.32 differs" in out
     code, out, _ = say("count", "cra-4", "--json")
     assert code == 1
     assert [line["agrees"]["params"] for line in json.loads(out)] == [False, True, True, True, True]

@@ -198,7 +198,7 @@ def test_a_cell_without_end_is_a_failed_notebook(tmp_path, own_notebook, monkeyp
     [
         (["cra-4", "--budget", "smke"], "Unknown budget of cra-4 'smke'. Did you mean 'smoke'"),
         (["all", "--budget", "smke"], "smke"),
-        (["cra-5"], "Unknown table 'cra-5'. Did you mean 'cra-4'"),
+        (["cra-9"], "Unknown table 'cra-9'. Did you mean 'cra-6'"),
         (["cra-4", "--seeds", "-1"], "--seeds"),
         (["cra-4", "--jobs", "-1"], "--jobs"),
     ],

@@ -40,7 +40,7 @@ def build(name: str | ModelName, classes: int = 1000, image_size: int | None = N
         raise OutOfRange(
             f"{model.detector} is a detector; detectors are not built yet, their backbones are: {model.backbone}."
         )
-    if model.attention or model.conv:
+    if model.attention or model.conv or image_size is not None:
         _fits(str(model), classes, image_size)
     return _build(model, classes)
 
@@ -114,7 +114,13 @@ def _fits(name: str, classes: int, image_size: int | None) -> None:
     with torch.device("meta"), torch.no_grad():
         network = _build(parse(name), classes).eval()
         side = image_size or network.image_size
-        network(torch.empty(1, 3, side, side))
+        try:
+            network(torch.empty(1, 3, side, side))
+        except RuntimeError as error:
+            made, reason = network.image_size, str(error).partition("\n")[0]
+            raise OutOfRange(
+                f"{name} does not run on {side}x{side} pictures; it is made for {made} px. ({reason})"
+            ) from error
 
 
 def _target(part: Part, known: dict[str, str]) -> Callable[..., Any]:

@@ -19,6 +19,7 @@ EXTRAS = {
     "plotly": "notebooks",
     "jupyterlab": "notebooks",
     "streamlit": "app",
+    "timm": "bench",
 }
 
 
@@ -98,6 +99,13 @@ def parser() -> argparse.ArgumentParser:
     form = added.add_mutually_exclusive_group()
     for name in ("json", "csv", "md"):
         form.add_argument(f"--{name}", action="store_const", dest="form", const=name)
+    added = command("bench", commands.bench, "our modules beside others', forward and backward, as ratios")
+    added.add_argument("what", choices=("attention", "aw"))
+    added.add_argument("--rounds", type=int, default=21, help="of every case in turn; their median counts")
+    added.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    added.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    added.add_argument("--compile", action="store_true", help="ours and the peers through torch.compile")
+    added.add_argument("--json", action="store_true")
     added = stored(command("runs", commands.runs, "finished and unfinished runs"))
     added.add_argument("--json", action="store_true")
     added = command("data", commands.data, "list, fetch or verify the data sets")

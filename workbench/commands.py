@@ -59,33 +59,34 @@ def show_model(options: argparse.Namespace) -> None:
 
 def count(options: argparse.Namespace) -> int:
     from workbench.experiments import tables
-    from workbench.experiments.audit import audit
+    from workbench.experiments.audit import audit, cells, summary
     from workbench.explain.complexity import count as complexity
 
     lines: list[dict[str, Any]] = []
-    for name in options.names or tables.known():
+    printed: list[Any] = []
+    chosen = tables.known() if options.names in ([], ["all"]) else options.names
+    for name in chosen:
         if re.fullmatch(r"[a-z]+-\d+", name):  # the form of a table's name, never of a model's
             lines += audit(tables.load(name))
+            printed += cells(tables.load(name))
         else:
             cost = complexity(name, options.classes)
-            lines.append({"model": name, "params": cost.params, "macs": cost.macs, "convention": "macs"})
-    verdicts = [agrees for line in lines for agrees in line.get("agrees", {}).values()]
+            lines.append({"model": name, "params": cost.params, "multiply_adds": cost.macs, "convention": "macs"})
     if options.json:
         print(json.dumps(lines, indent=1))
     else:
-        print(f"{'table':7} {'row':14} {'model':58} {'parameters':>11} {'multiply-adds':>14}  printed")
-        print("\n".join(map(_count_line, lines)))
-        if verdicts:
-            print(f"\n{sum(verdicts)} of {len(verdicts)} printed cells agree to the last digit.")
-    return 0 if all(verdicts) else 1
+        print(f"{'table':8} {'row':32} {'model':58} {'parameters':>11} {'multiply-adds':>14}  printed")
+        print("\n".join([*map(_count_line, lines), "", *summary(printed)]).rstrip())
+    return 0 if all(cell.sound for cell in printed) else 1
 
 
 def _count_line(line: dict[str, Any]) -> str:
-    where = f"{line.get('table', ''):7} {line.get('row', ''):14} {line['model']:58}"
-    printed = (
-        f"{key} {text} {'=' if line['agrees'][key] else 'differs'}" for key, text in line.get("published", {}).items()
-    )
-    return f"{where} {line['params']:>11,} {line['macs']:>14,}  {'  '.join(printed)}".rstrip()
+    where = f"{line.get('table', ''):8} {line.get('row', ''):32} {line['model']:58}"
+    params, macs = ("-" if line[key] is None else f"{line[key]:,}" for key in ("params", "multiply_adds"))
+    verdicts = {True: "=", False: "differs, an erratum" if line.get("erratum") else "differs"}
+    compared = {key: same for key, same in line.get("agrees", {}).items() if same is not None}
+    printed = "  ".join(f"{key} {line['published'][key]} {verdicts[same]}" for key, same in compared.items())
+    return f"{where} {params:>11} {macs:>14}  {printed}".rstrip()
 
 
 def train(options: argparse.Namespace) -> None:
@@ -199,6 +200,23 @@ def data(options: argparse.Namespace) -> None:
             cifar.fetch(name, root)
         train, test = datasets.load(name, root)
         print(f"{name}: {len(train):,} + {len(test):,} pictures, {len(train.classes)} classes, verified")
+
+
+def bench(options: argparse.Namespace) -> None:
+    from workbench.bench import attention, text
+
+    if options.rounds < 1:
+        raise OutOfRange(f"--rounds {options.rounds}: give at least 1.")
+    machine, entries = attention.measure(options.what, options.device, options.dtype, options.rounds, options.compile)
+    if options.json:
+        print(json.dumps({"machine": machine, "entries": list(entries)}, indent=1))
+        return
+    print("  ".join(f"{key} {value}" for key, value in machine.items()), end="\n\n")
+    found = []
+    for line in entries:
+        found.append(line)
+        print(text.line(line), flush=True)
+    print("\n" + text.reading(found))
 
 
 def app(options: argparse.Namespace) -> None:

@@ -45,7 +45,7 @@ if notes:
     st.markdown("\n".join(f"- **{entry['row']}** (`{entry['model']}`): {entry['note']}" for entry in notes))
 if table.errata:
     st.subheader("What does not add up in print")
-    st.markdown("\n".join(f"- **{item['where']}**: {item['text']}" for item in table.errata))
+    st.markdown("\n".join(f"- **{item.where}**: {item.text}" for item in table.errata))
 with st.expander("Models"):
     st.dataframe(
         pd.DataFrame([{"row": e["row"], "model": e["model"], "status": e["status"]} for e in entries]), hide_index=True

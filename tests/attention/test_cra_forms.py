@@ -8,7 +8,7 @@ from workbench.attention.cra import CRA
 from workbench.attention.cra_forms import Cells, Template
 
 C = 6
-SHAPES = [(7, 7, 7), (14, 14, 7), (21, 14, 7), (9, 11, 7), (8, 8, 1), (5, 8, 3)]
+SHAPES = [(7, 7, 7), (14, 14, 7), (21, 14, 7), (9, 11, 7), (8, 8, 1), (5, 8, 3), (24, 6, 3)]
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
 
@@ -37,20 +37,27 @@ def test_alone_is_pool_convolution_and_scale(height, width, size, memory_format)
 
 
 @pytest.mark.parametrize("form", [Template, Cells])
-def test_gradcheck(form):
-    x = torch.randn(2, 3, 4, 6, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_gradcheck(form, memory_format):
+    x = torch.randn(2, 3, 4, 6, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
     weight, bias = torch.randn(3, 2, 2, dtype=torch.float64, requires_grad=True), torch.randn(3, dtype=torch.float64)
     assert torch.autograd.gradcheck(form.apply, (x, weight, bias.requires_grad_()))
 
 
-def test_channels_last_maps_that_the_grid_divides_are_pooled(monkeypatch):
+def test_maps_that_the_grid_divides_are_pooled_where_pooling_is_fast(monkeypatch):
     used = []
     for form in (Template, Cells):
         monkeypatch.setattr(form, "apply", lambda *given, form=form: used.append(form) or given[0])
     block = CRA(Site(1, 1, C, C), 7)
-    for side, memory_format in [(14, FORMATS[1]), (14, FORMATS[0]), (7, FORMATS[1]), (15, FORMATS[1])]:
+    for side, memory_format in [
+        (14, FORMATS[1]),
+        (56, FORMATS[0]),
+        (14, FORMATS[0]),
+        (7, FORMATS[1]),
+        (15, FORMATS[1]),
+    ]:
         block(torch.randn(1, C, side, side).contiguous(memory_format=memory_format))
-    assert used == [Cells, Template, Template, Template]
+    assert used == [Cells, Cells, Template, Template, Template]
 
 
 def test_half_precision_keeps_the_map_and_sums_in_full():

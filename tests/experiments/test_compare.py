@@ -284,6 +284,10 @@ def test_a_reading_of_nothing_says_so(store):
         ("params", {"mean": 25.557032, "std": None, "agrees": True}, "25.56 ="),
         ("macs", {"mean": 4.1333, "std": None, "agrees": True}, "4.133 ="),
         ("macs", {"mean": 4.1333, "std": None, "agrees": False}, "4.133 differs"),
+        ("params", {"mean": 0.853018, "std": None, "agrees": True, "unit": "K"}, "853.02K ="),
+        ("macs", {"mean": 0.126555, "std": None, "agrees": True, "unit": "M"}, "126.555M ="),
+        ("accuracy", {"mean": 0.75081, "std": None, "n": 1}, "0.7508 (one seed)"),
+        ("accuracy", {"mean": 0.75, "std": 0.01, "n": 2}, "0.7500 +- 0.0100 (n = 2)"),
     ],
 )
 def test_how_a_number_is_shown(metric, measured, text):

@@ -1,49 +1,13 @@
-"""Published numbers are data: as printed, complete, and refused when a file does not make sense."""
+"""A table's file is read, or refused where it does not make sense; its budgets become experiments."""
 
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from workbench.build import build, canonical
 from workbench.errors import Corrupt, OutOfRange, UnknownName
 from workbench.experiments import tables
 from workbench.training.recipe import RECIPES
 
-PRINTED = {
-    "cra-1": {
-        "ResNet-50": ("25.56", "4.11"),
-        "SE-ResNet-50": ("28.09", "4.12"),
-        "CRA-ResNet-50": ("26.31", "4.11"),
-    },
-    "cra-4": {
-        "<7,7>": ("22.77", "6.47", "26.31"),
-        "<5,5>": ("22.98", "6.58", "25.95"),
-        "<3,3>": ("23.27", "6.53", "25.71"),
-        "<1,1>": ("23.56", "6.88", "25.59"),
-        "w/o": ("24.20", "7.15", "25.56"),
-    },
-    "dca-2": {
-        "SE-ResNet50": ("77.2877", "93.6478", "4.130", "28.09"),
-        "Direct": ("77.6402", "93.7400", "4.133", "30.90"),
-        "Softmax": ("77.4853", "93.6783", "4.133", "30.90"),
-        "Weighted": ("77.4693", "93.6703", "4.133", "30.90"),
-    },
-    "dca-4": {
-        "Se-ResNet50": ("77.2877", "93.6478", "4.130", "28.09"),
-        "1 FC": ("77.6402", "93.74", "4.133", "30.90"),
-        "2 FC (r=16)": ("77.5541", "93.7720", "4.131", "28.65"),
-        "2 FC (r=8)": ("77.497", "93.708", "4.132", "29.87"),
-        "2 FC (r=4)": ("77.419", "93.736", "4.134", "32.31"),
-    },
-}
-COLUMNS = {
-    "cra-1": ["params", "macs"],
-    "cra-4": ["top1_error", "top5_error", "params"],
-    "dca-2": ["top1_accuracy", "top5_accuracy", "macs", "params"],
-    "dca-4": ["top1_accuracy", "top5_accuracy", "macs", "params"],
-}
 GOOD = """
 key = "cra-9"
 paper = "CRA"
@@ -74,68 +38,6 @@ note = "Small."
 """
 
 
-@pytest.mark.parametrize("key", PRINTED)
-def test_every_printed_value_is_there_as_printed(key):
-    table = tables.load(key)
-    assert [metric.key for metric in table.metrics] == COLUMNS[key]
-    assert {row.label: tuple(row.published[column] for column in COLUMNS[key]) for row in table.rows} == PRINTED[key]
-    assert [row.label for row in table.rows] == [*PRINTED[key]]  # in the paper's order
-
-
-def test_every_table_is_pinned_here():
-    assert tables.known() == sorted(PRINTED)
-
-
-@pytest.mark.parametrize("key", PRINTED)
-def test_names_are_canonical_and_build(key):
-    """A twin is compared with the records' canonical names; written otherwise it would count as never measured."""
-    table = tables.load(key)
-    names = [name for row in (*table.rows, *table.controls) for name in (row.model, *row.twin.values()) if name]
-    assert [str(canonical(name)) for name in names] == names
-    assert all(set(row.twin) <= set(table.budgets) for row in (*table.rows, *table.controls))
-    assert all(row.twin and row.note and not row.published and not row.model for row in table.controls)
-    for name in names:
-        build(name, table.classes)
-
-
-def test_a_name_can_be_other_than_canonical():
-    assert str(canonical("cra-resnet50")) != "cra-resnet50"  # witness
-
-
-@pytest.mark.parametrize(
-    ("printed", "value", "unit", "verdict"),
-    [
-        ("24.20", 24.20, "%", True),
-        ("24.20", 24.2049, "%", True),
-        ("24.20", 24.2051, "%", False),
-        ("24.20", 24.1949, "%", False),
-        ("24.2", 24.24, "%", True),  # one digit printed, one compared
-        ("24", 24.4, "%", True),
-        ("4.130", 4.1304e9, "G", True),
-        ("4.130", 4.1306e9, "G", False),
-        ("4.13", 4.1306e9, "G", True),
-        ("4.130", 4.1304e6, "G", False),
-        ("25.56", 25_557_032, "M", True),
-        ("25.56", 25_565_001, "M", False),
-        ("25.56", 25_554_999, "M", False),
-        ("0.12", 125_000, "M", True),  # a tie goes to the even digit, as print does
-        ("0.13", 125_000, "M", False),
-        ("0.38", 375_000, "M", True),
-        ("0.37", 375_000, "M", False),
-    ],
-)
-def test_agreement_to_the_printed_digit(printed, value, unit, verdict):
-    assert tables.agrees(printed, value, unit) is verdict
-
-
-@given(value=st.integers(1, 10**11), unit=st.sampled_from("MG"), digits=st.integers(0, 4))
-def test_a_number_agrees_with_its_own_print_and_with_no_other(value, unit, digits):
-    number = value / tables.SCALE[unit]
-    printed = f"{number:.{digits}f}"
-    assert tables.agrees(printed, value, unit)
-    assert not tables.agrees(f"{float(printed) + 10**-digits:.{digits}f}", value, unit)
-
-
 @pytest.fixture
 def read(tmp_path):
     """read(text): the table of a file cra-9.toml with this text."""
@@ -155,18 +57,45 @@ def test_the_good_file_is_read(read):
     assert table.budget("smoke") == tables.Budget("smoke", "layouts", "smoke", 3, "Small.")
 
 
+def test_what_is_not_printed_is_a_dash(read):
+    table = read(GOOD.replace('"26.31"', '"-"'))
+    assert table.rows[0].published == {"top1_error": "22.77"}
+
+
+def test_an_erratum_names_its_cells(read):
+    table = read(GOOD.replace("[budgets", ERRATUM))
+    assert table.erratum("w/o", "params") == table.errata[0] == ("params", "It is not.", ("w/o",), ("params",))
+    assert table.erratum("w/o", "top1_error") is None and table.erratum("<7,7>", "params") is None
+    several = ERRATUM.replace('"w/o"', '["w/o", "<7,7>"]')
+    assert read(GOOD.replace("[budgets", several)).erratum("<7,7>", "params")
+
+
+def test_a_fraction_is_not_a_percentage(read):
+    fractions = GOOD.replace("top1_error", "accuracy").replace('"22.77"', '"0.75"').replace('"24.20"', '"0.87"')
+    assert read(fractions).rows[0].published["accuracy"] == "0.75"
+    with pytest.raises(Corrupt, match=r"75.*at most 1, not in percent"):
+        read(fractions.replace("0.75", "75"))
+
+
 ROW = "row '<7,7>'"
+ERRATUM = '[[errata]]\nwhere = "params"\nrow = "w/o"\nmetric = "params"\ntext = "It is not."\n\n[budgets'
 BAD = {
     "not TOML": ("[[rows]]", "[[rows", "line"),
     "a duplicate key": ('label = "w/o"', 'label = "w/o"\nlabel = "x"', "line 19"),
     "a fraction for a percentage": ('"22.77"', '"0.2277"', rf"{ROW}.*top1_error.*0\.2277.*percent, not a fraction"),
     "more than all of it": ('"22.77"', '"122.77"', rf"{ROW}.*top1_error.*percent"),
-    "not a number": ('"26.31"', '"26.31M"', rf"{ROW}.*params.*26\.31M"),
+    "not a number": ('"26.31"', '"26.31T"', rf"{ROW}.*params.*26\.31T"),
+    "a unit where none is printed": ('"22.77"', '"22.77M"', rf"{ROW}.*top1_error.*22\.77M"),
     "no number": ('"26.31"', '"nan"', rf"{ROW}.*params.*nan"),
     "below zero": ('"26.31"', '"-26.31"', rf"{ROW}.*params"),
     "a number instead of its print": ('"22.77"', "22.77", rf"{ROW}.*top1_error.*22\.77"),
     "an unknown model": ('"cra7-resnet50"', '"cra7-resnet51"', rf"(?=.*{ROW}).*resnet51.*Did you mean.*resnet50"),
     "an unknown twin": ('"cra7-circularnet"', '"cbma-circularnet"', rf"(?=.*{ROW}).*cbma.*Did you mean.*cbam"),
+    "no classes at all": ("classes = 1000", "classes = 0", r"classes = 0"),
+    "an erratum on half a cell": ("[budgets", ERRATUM.replace('row = "w/o"\n', ""), "both row and metric"),
+    "an erratum on no row": ("[budgets", ERRATUM.replace("w/o", "without"), "without"),
+    "an erratum on a cell that is not printed": ("[budgets", ERRATUM.replace("params", "macs"), "macs"),
+    "an erratum without its text": ("[budgets", ERRATUM.replace("text", "txt"), "txt"),
     "a missing value": (', params = "26.31"', "", rf"{ROW}.*params"),
     "a value without a column": ('params = "26.31"', 'params = "26.31", macs = "4.11"', rf"{ROW}.*macs"),
     "an unknown metric": ('["top1_error"', '["top1_eror"', "top1_eror.*Did you mean.*top1_error"),

@@ -196,9 +196,14 @@ class GridPool(nn.Module):
         return rows @ x @ columns.T
 
 
-@lru_cache(maxsize=256)
 def averaging(length: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The (size, length) matrix that averages `length` values into `size` bins, bounds as AdaptiveAvgPool2d's."""
+    make = _averaging.__wrapped__ if torch.compiler.is_compiling() else _averaging  # a compiler keeps constants itself
+    return make(length, size, device, dtype)
+
+
+@lru_cache(maxsize=256)
+def _averaging(length: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):  # kept beyond this forward, so it must also serve one that trains
         matrix = torch.zeros(size, length, dtype=torch.float64, device="cpu")
         for i in range(size):

@@ -11,12 +11,14 @@ is a CRA whose grid is the map.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.attention.base import Attention, Site
+from workbench.attention.base import Attention, Site, Trail, mean
 from workbench.errors import OutOfRange
 
 
 class GE(Attention):
     """T is (N, C, H, W).  `size` is the extent ratio E: 2, 4, 8, ..., or 0 for the whole map."""
+
+    extract: "Gather"
 
     def __init__(self, site: Site, size: int = 8, theta: bool = True):
         super().__init__(site)
@@ -27,8 +29,13 @@ class GE(Attention):
         self.extract = Gather(site.channels, size, theta)
         self.transform = nn.Sigmoid()
 
+    def alone(self, x: Tensor, trail: Trail) -> Tensor:
+        """The sigmoid before the upsampling, where its map is small: repeating values commutes with it."""
+        T = self.transform(self.extract.small(x))
+        return self.fuse(T if T.shape[-2:] == (1, 1) else F.interpolate(T, x.shape[-2:]), x)
+
     def memory(self, G: Tensor, T: Tensor, y: Tensor) -> Tensor:
-        return y  # the attended map, as the release of DCA
+        return y.clone()  # the attended map, as the release of DCA; the network may add its shortcut to y in place
 
 
 class Gather(nn.Module):
@@ -44,11 +51,13 @@ class Gather(nn.Module):
             self.layers.append(nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(self.small(x), x.shape[-2:])
+
+    def small(self, x: Tensor) -> Tensor:
+        """Gathered, before the upsampling."""
         if self.layers:
-            gathered = self.layers(x)
-        elif self.extent:
+            return self.layers(x)
+        if self.extent:
             window = 2 * self.extent - 1
-            gathered = F.avg_pool2d(x, window, self.extent, window // 2, count_include_pad=False)
-        else:
-            return x.mean((2, 3), keepdim=True).expand_as(x)
-        return F.interpolate(gathered, x.shape[-2:])
+            return F.avg_pool2d(x, window, self.extent, window // 2, count_include_pad=False)
+        return mean(x)[..., None, None]

@@ -1,6 +1,5 @@
 """Published beside measured.  Each number keeps its protocol; none is subtracted across protocols."""
 
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,13 +7,12 @@ from typing import Any
 
 from workbench.experiments.audit import counted
 from workbench.experiments.experiment import Record
+from workbench.experiments.metrics import METRICS, SCALE, Metric, as_float, value
+from workbench.experiments.paired import paired
 from workbench.experiments.store import Store
-from workbench.experiments.tables import Metric, Row, Table
+from workbench.experiments.tables import Row, Table
 from workbench.names import parse
 from workbench.training.recipe import Recipe, as_dict, recipe
-
-# Two-sided 95 % quantiles of Student's t by degrees of freedom
-T95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 def compare(table: Table, store: Store) -> list[dict[str, Any]]:
@@ -33,14 +31,14 @@ def compare(table: Table, store: Store) -> list[dict[str, Any]]:
 
 
 def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[str, Any]:
-    models = dict.fromkeys([row.model, *row.twin.values()])
+    models = dict.fromkeys([_recorded(row.model), *row.twin.values()])
     records = [record for model in models for record in by_model.get(model, ())]
     done = [record for record in records if record.status == "done"]
     trained = [metric for metric in table.metrics if metric.source == "train"]
     return {
         "row": row.label,
         "model": row.model or next(iter(row.twin.values())),
-        "published": {key: float(text) for key, text in row.published.items()},
+        "published": {m.key: as_float(row.published[m.key], m.unit) for m in table.metrics if m.key in row.published},
         "printed": row.published,
         "measured": counted(table, row)
         + [_summary(metric, group, budget_of(table, row, group[0])) for group in groups(done) for metric in trained],
@@ -82,13 +80,6 @@ def groups(records: Iterable[Record]) -> list[list[Record]]:
     return [sorted(group, key=lambda record: record.spec["seed"]) for group in found.values()]
 
 
-def value(metric: Metric, record: Record) -> float:
-    """The metric of one run in percent; accuracy is 100 - error."""
-    if metric.key.endswith("accuracy"):
-        return 100 - record.metrics[metric.key.replace("accuracy", "error")]
-    return record.metrics[metric.key]
-
-
 def protocol(record: Record) -> str:
     """Data set and recipe in one line."""
     fields = record.spec["recipe"]
@@ -120,8 +111,15 @@ def _summary(metric: Metric, group: list[Record], budget: str | None) -> dict[st
     }
 
 
+def _recorded(model: str) -> str:
+    """The name under which runs of a row's own model are recorded; detectors are not recorded yet."""
+    from workbench.build import canonical
+
+    return model if not model or parse(model).detector else str(canonical(model))
+
+
 def _status(table: Table, row: Row, records: list[Record], done: list[Record]) -> str:
-    if not any(metric.source == "train" for metric in table.metrics):
+    if all(metric.source == "count" for metric in table.metrics):
         return "counted"
     if not records:
         return "not measured"
@@ -129,7 +127,7 @@ def _status(table: Table, row: Row, records: list[Record], done: list[Record]) -
         return "diverged"
     names = {record.spec["model"]["name"] for record in done}
     lost = f", {len(records) - len(done)} diverged" if len(records) > len(done) else ""
-    return ("measured" if row.model in names else "measured on twins") + lost
+    return ("measured" if _recorded(row.model) in names else "measured on twins") + lost
 
 
 def differences(table: Table, entries: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
@@ -139,11 +137,12 @@ def differences(table: Table, entries: list[dict[str, Any]], metric: str) -> lis
     (Student's t on the paired differences; None for one seed); where: what is common.
     """
     base = next(entry for entry in entries if entry["row"] == table.baseline)
+    points = 100 if METRICS[metric].unit == "fraction" else 1
     return [
         {
             "row": entry["row"],
             "where": _where(mine),
-            **_paired([mine["values"][s] - theirs["values"][s] for s in seeds]),
+            **paired([points * (mine["values"][s] - theirs["values"][s]) for s in seeds]),
         }
         for entry in entries
         for mine in entry["measured"]
@@ -158,22 +157,9 @@ def _where(measured: dict[str, Any]) -> str:
     return f"{measured['origin']}: {backbone} on {measured['protocol']}, {measured['hardware']}"
 
 
-def _paired(deltas: list[float]) -> dict[str, Any]:
-    n = len(deltas)
-    t = T95[n - 1] if n <= len(T95) else _t95(n - 1)
-    half = t * statistics.stdev(deltas) / math.sqrt(n) if n > 1 else None
-    return {"mean": statistics.fmean(deltas), "half_width": half, "n": n}
-
-
-def _t95(degrees: int) -> float:
-    """Cornish and Fisher's expansion around the normal quantile; three digits from 11 degrees of freedom."""
-    z = 1.959964
-    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-
-
 def reading(table: Table, entries: list[dict[str, Any]], budget: str = "") -> list[str]:
     """What the numbers here say, in sentences made from them."""
-    metric = next((metric for metric in table.metrics if metric.source == "train"), None)
+    metric = next((metric for metric in table.metrics if metric.source != "count"), None)
     verdicts = [m["agrees"] for entry in entries for m in entry["measured"] if "agrees" in m]
     lines = [f"{sum(verdicts)} of {len(verdicts)} counted cells agree to the printed digit."] if verdicts else []
     if metric is None:
@@ -233,7 +219,7 @@ def cells(
         ]
         sources = sorted({source for found in mine for source in found})
         heads += [(f"{metric.title} ({metric.unit})", source) for source in ("published", *sources)]
-        missing = "not measured" if metric.source == "train" else "-"
+        missing = "-" if metric.source == "count" else "not measured"
         for line, entry, found in zip(lines, entries, mine, strict=True):
             line.append(entry["printed"].get(metric.key, "-"))
             line.extend(found.get(source, missing) for source in sources)
@@ -250,7 +236,10 @@ def kept(measured: dict[str, Any], budget: str) -> bool:
 def show(metric: Metric, measured: dict[str, Any]) -> str:
     """A measured value as text: "5.62 +- 0.11 (n = 3)", one seed as one seed, a count with its verdict."""
     if "agrees" in measured:
-        return f"{measured['mean']:.{3 if metric.unit == 'G' else 2}f} {'=' if measured['agrees'] else 'differs'}"
+        own = measured.get("unit", "")
+        shown = measured["mean"] * SCALE[metric.unit] / SCALE[own or metric.unit]
+        return f"{shown:.{3 if metric.unit == 'G' else 2}f}{own} {'=' if measured['agrees'] else 'differs'}"
+    digits = 4 if metric.unit == "fraction" else 2
     if measured["std"] is None:
-        return f"{measured['mean']:.2f} (one seed)"
-    return f"{measured['mean']:.2f} +- {measured['std']:.2f} (n = {measured['n']})"
+        return f"{measured['mean']:.{digits}f} (one seed)"
+    return f"{measured['mean']:.{digits}f} +- {measured['std']:.{digits}f} (n = {measured['n']})"

@@ -12,12 +12,12 @@ from workbench.experiments.compare import (
     protocol,
     protocols,
     reading,
-    value,
 )
 from workbench.experiments.experiment import HERE, Record
 from workbench.experiments.grid import run_all
+from workbench.experiments.metrics import Metric, value
 from workbench.experiments.store import Store
-from workbench.experiments.tables import Metric, Table
+from workbench.experiments.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd

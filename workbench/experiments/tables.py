@@ -1,46 +1,25 @@
 """A paper's table is data: rows are model names, cells are printed numbers, budgets say which twins measure them."""
 
 import tomllib
-from decimal import Decimal
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from workbench import files
 from workbench.datasets import DATASETS
 from workbench.errors import Corrupt, OutOfRange, UnknownName
+from workbench.experiments.metrics import METRICS, Metric, check_print
 from workbench.names import CONVENTIONS, parse
 from workbench.training.recipe import recipe
-
-
-class Metric(NamedTuple):
-    """A column.  unit: "%", "M" (1e6) or "G" (1e9); better: "lower" or "higher"; source: "count" or "train"."""
-
-    key: str
-    title: str
-    unit: str
-    better: str
-    source: str
-
-
-METRICS = {
-    metric.key: metric
-    for metric in (
-        Metric("top1_error", "top-1 error", "%", "lower", "train"),
-        Metric("top5_error", "top-5 error", "%", "lower", "train"),
-        Metric("top1_accuracy", "top-1 accuracy", "%", "higher", "train"),
-        Metric("top5_accuracy", "top-5 accuracy", "%", "higher", "train"),
-        Metric("params", "parameters", "M", "lower", "count"),
-        Metric("macs", "multiply-adds", "G", "lower", "count"),
-    )
-}
-SCALE = {"%": 1.0, "M": 1e6, "G": 1e9}
 
 
 class Row(NamedTuple):
     """One line.  published: metric -> the number exactly as printed; twin: budget -> the model measured there.
 
-    recipe: the row's own, instead of the budget's.
+    A count may print its own unit, "853.02K"; a metric that the paper leaves out ("-") is not in `published`.
+    recipe: the row's own, instead of the budget's; classes: of the row's data set; layers: (output size, operations)
+    line by line, where the paper prints the architecture.
     """
 
     label: str
@@ -49,6 +28,8 @@ class Row(NamedTuple):
     twin: dict[str, str]
     note: str = ""
     recipe: str = ""
+    classes: int = 0
+    layers: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return self.label
@@ -64,8 +45,17 @@ class Budget(NamedTuple):
     note: str
 
 
+class Erratum(NamedTuple):
+    """What does not add up in print.  row, metric: the cells that no definition reproduces, if it is about cells."""
+
+    where: str
+    text: str
+    row: tuple[str, ...] = ()
+    metric: tuple[str, ...] = ()
+
+
 class Table(NamedTuple):
-    """One published table.  `controls` are rows that the paper does not have."""
+    """One published table.  `controls` are rows that the paper does not have; `classes` are a row's if it has none."""
 
     key: str
     paper: str
@@ -79,13 +69,17 @@ class Table(NamedTuple):
     controls: tuple[Row, ...]
     budgets: dict[str, Budget]
     claims: tuple[dict[str, str], ...]
-    errata: tuple[dict[str, str], ...]
+    errata: tuple[Erratum, ...]
 
     def budget(self, key: str) -> Budget:
         """The budget of this name; raises UnknownName."""
         if key not in self.budgets:
             raise UnknownName(f"budget of {self.key}", key, [*self.budgets, "count"])
         return self.budgets[key]
+
+    def erratum(self, row: str, metric: str) -> Erratum | None:
+        """What is known about a cell that no definition reproduces; None for a sound one."""
+        return next((found for found in self.errata if row in found.row and metric in found.metric), None)
 
     def measured_rows(self, budget: str) -> list[tuple[Row, str]]:
         """Rows and controls that have a twin at this budget, with its name."""
@@ -126,8 +120,9 @@ def read(path: Path) -> Table:
         if unknown:
             raise UnknownName("metric", unknown[0], METRICS)
         metrics = tuple(METRICS[key] for key in raw["metrics"])
-        rows = tuple(_row(row, metrics) for row in raw["rows"])
-        controls = tuple(_row(row | {"model": "", "published": {}}, ()) for row in raw.get("controls", ()))
+        rows = tuple(_row(row, metrics, raw["classes"]) for row in raw["rows"])
+        bare = {"model": "", "published": {}}
+        controls = tuple(_row(row | bare, (), raw["classes"]) for row in raw.get("controls", ()))
         labels = [row.label for row in (*rows, *controls)]
         if len(set(labels)) < len(labels):
             raise OutOfRange(f"two rows have one label among {labels}")
@@ -136,17 +131,13 @@ def read(path: Path) -> Table:
         budgets = {key: Budget(key, **value) for key, value in raw.get("budgets", {}).items()}
         _check(raw["convention"], budgets, (*rows, *controls))
         plain = {key: raw[key] for key in ("key", "paper", "caption", "protocol", "convention", "classes", "baseline")}
-        texts = {key: tuple(raw.get(key, ())) for key in ("claims", "errata")}
-        parts: dict[str, Any] = plain | texts | {"rows": rows, "controls": controls, "budgets": budgets}
-        return Table(metrics=metrics, **parts)
+        claims = tuple(raw.get("claims", ()))
+        errata = tuple(_erratum(item, rows) for item in raw.get("errata", ()))
+        return Table(
+            **plain, metrics=metrics, rows=rows, controls=controls, budgets=budgets, claims=claims, errata=errata
+        )
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"{path}: {error}. Correct the file.") from error
-
-
-def agrees(printed: str, value: float, unit: str) -> bool:
-    """Is `value`, in plain units, the printed number to its last digit?"""
-    digits = Decimal(printed)
-    return round(Decimal(value / SCALE[unit]), -int(digits.as_tuple().exponent)) == digits
 
 
 def _check(convention: str, budgets: dict[str, Budget], rows: tuple[Row, ...]) -> None:
@@ -165,10 +156,25 @@ def _check(convention: str, budgets: dict[str, Budget], rows: tuple[Row, ...]) -
                 raise UnknownName(f"budget in row {row.label!r}:", key, budgets)
 
 
-def _row(raw: dict[str, Any], metrics: tuple[Metric, ...]) -> Row:
-    row = Row(
-        raw["label"], raw["model"], raw["published"], raw.get("twin", {}), raw.get("note", ""), raw.get("recipe", "")
-    )
+def _erratum(raw: dict[str, Any], rows: tuple[Row, ...]) -> Erratum:
+    """row and metric, one or a list each, name cells that are printed; raises OutOfRange."""
+    cells = {key: raw.get(key, ()) for key in ("row", "metric")}
+    found = Erratum(**raw | {key: (named,) if isinstance(named, str) else tuple(named) for key, named in cells.items()})
+    if bool(found.row) != bool(found.metric):
+        raise OutOfRange(f"erratum {found.where!r} names cells by both row and metric, or none")
+    printed = {(row.label, metric) for row in rows for metric in row.published}
+    for cell in product(found.row, found.metric):
+        if cell not in printed:
+            raise OutOfRange(f"erratum {found.where!r}: row {cell[0]!r} prints no {cell[1]!r}")
+    return found
+
+
+def _row(raw: dict[str, Any], metrics: tuple[Metric, ...], classes: int) -> Row:
+    printed = {key: text for key, text in raw["published"].items() if text != "-"}
+    texts = {key: raw.get(key, "") for key in ("note", "recipe")}
+    layers = tuple((size, operations) for size, operations in raw.get("layers", ()))
+    own = raw.get("classes", classes)
+    row = Row(raw["label"], raw["model"], printed, raw.get("twin", {}), **texts, classes=own, layers=layers)
     try:
         for name in filter(None, (row.model, *row.twin.values())):
             parse(name)
@@ -176,22 +182,14 @@ def _row(raw: dict[str, Any], metrics: tuple[Metric, ...]) -> Row:
             recipe(row.recipe)
     except (OutOfRange, UnknownName) as error:
         raise OutOfRange(f"row {row.label!r}: {error}") from error
-    if set(row.published) != {metric.key for metric in metrics}:
+    if type(own) is not int or own < 1:
+        raise OutOfRange(f"row {row.label!r}: classes = {own!r} must be a whole number from 1")
+    if set(raw["published"]) != {metric.key for metric in metrics}:
         raise OutOfRange(
-            f"row {row.label!r} must print {[metric.key for metric in metrics]}, has {list(row.published)}"
+            f"row {row.label!r} must print {[metric.key for metric in metrics]}, has {list(raw['published'])}; "
+            'write "-" where the paper prints nothing'
         )
     for metric in metrics:
-        value = Decimal(row.published[metric.key]) if _is_number(row.published[metric.key]) else Decimal("nan")
-        if not value.is_finite() or value <= 0 or (metric.unit == "%" and not 1 <= value <= 100):
-            raise OutOfRange(
-                f"row {row.label!r}: {metric.key} = {row.published[metric.key]!r} must be a printed number"
-                + (" in percent, not a fraction" if metric.unit == "%" else "")
-            )
+        if metric.key in printed:
+            check_print(f"row {row.label!r}: {metric.key}", printed[metric.key], metric)
     return row
-
-
-def _is_number(text: object) -> bool:
-    try:
-        return isinstance(text, str) and bool(Decimal(text).is_finite())
-    except ArithmeticError:
-        return False

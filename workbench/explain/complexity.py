@@ -2,8 +2,8 @@
 
 The papers print multiply-adds as "FLOPs" and count them with different tools:
 
-    aw     convolutions and fully-connected layers with their biases, A * K, global pools one per mean: the reading that
-           reaches most of a column that no counter gives whole
+    aw     products, A * K, and one for each element that an attention pools or scales: the reading that reaches most of
+           a column that no counter gives whole
     cra    thop of 2019: convolutions with bias, BN 2 per element, the classifier 2 per weight, pools as listed below
     dca    the early ptflops of the release: convolutions, fully-connected layers, BN 2 and ReLU 1 per element, pools 1
            per input element
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench import names
-from workbench.attention import GlobalPool
+from workbench.attention import Attention, GlobalPool
 from workbench.attention.aw import AWConv
-from workbench.attention.cbam import Summary
+from workbench.attention.cbam import ChannelSummary, Summary
 from workbench.attention.dca import MatchSize
 from workbench.attention.gc import Pointwise
 from workbench.attention.merging import Weights
@@ -80,11 +80,16 @@ def macs(module: nn.Module, x: Tensor, y: Tensor, attended: Network | None) -> i
 
 
 def aw(module: nn.Module, x: Tensor, y: Tensor, attended: Network | None) -> int:
-    """Products, sums of biases, and one for each mean of a pool."""
-    if isinstance(module, GlobalPool | Summary):
-        return y.numel()
-    products = macs(module, x, y, attended)
-    return products + biases(module, y) if products else 0
+    """Products, and one for each element that an attention pools or scales."""
+    if isinstance(module, AWConv):
+        return macs(module, x, y, attended)
+    if isinstance(module, Summary):
+        return y.shape[-1] * x.numel()
+    if isinstance(module, ChannelSummary):
+        return 2 * x.numel()
+    if isinstance(module, Attention) or (attended is not None and isinstance(module, GlobalPool)):
+        return x.numel()
+    return macs(module, x, y, attended)
 
 
 def cra(module: nn.Module, x: Tensor, y: Tensor, attended: Network | None) -> int:
@@ -133,5 +138,5 @@ def biases(module: nn.Module, y: Tensor) -> int:
     return y.numel() if getattr(module, "bias", None) is not None else 0
 
 
-COUNTED = (Weights, SK, AWConv)  # besides all modules without children
+COUNTED = (Weights, Attention)  # besides all modules without children
 CONVENTIONS: dict[str, Callable[..., int]] = dict(zip(names.CONVENTIONS, (aw, cra, dca, macs), strict=True))

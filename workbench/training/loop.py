@@ -1,6 +1,7 @@
 """The training loop, on Accelerate.  Everything it does is a function of (network, splits, recipe, seed)."""
 
 import contextlib
+import copy
 import math
 import os
 import random
@@ -33,6 +34,8 @@ class Training:
     def __init__(self, network: nn.Module, train: Split, test: Split, recipe: Recipe, seed: int, device: str = "auto"):
         if recipe.batch > len(train):
             raise OutOfRange(f"Batch {recipe.batch} exceeds the {len(train)} training pictures; use at most that many.")
+        if recipe.batch == 1:
+            _trains_alone(network, train)
         if device not in DEVICES:
             raise OutOfRange(f"Device {device!r}: use {' or '.join(DEVICES)}.")
         if device == "cuda" and not torch.cuda.is_available():
@@ -227,6 +230,16 @@ class Training:
                 f"Loss {loss} with gradient norm {norm} at step {self.position}, lr {lr:g}, {last}. "
                 f"Nothing was updated; try a lower learning rate or float32."
             )
+
+
+def _trains_alone(network: nn.Module, train: Split) -> None:
+    """Raise OutOfRange if a BN of the network meets a single value a channel when the batch is one picture."""
+    side = train.pictures.shape[1]
+    try:
+        with torch.no_grad():
+            copy.deepcopy(network).to("meta").train()(torch.empty(1, 3, side, side, device="meta"))
+    except ValueError as error:
+        raise OutOfRange(f"Batch 1 on {side}x{side} pictures: {error} Use a batch of at least 2.") from error
 
 
 def _alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
