@@ -18,7 +18,7 @@ from workbench.datasets import DATASETS
 from workbench.experiments import tables
 from workbench.experiments.experiment import Experiment, Record
 from workbench.experiments.store import Store
-from workbench.names import ATTENTIONS, BACKBONES, CONNECTIONS
+from workbench.names import ATTENTIONS, BACKBONES, CONNECTIONS, CONVS
 from workbench.training.recipe import RECIPES, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,6 +110,7 @@ def test_list_names_everything(say):
     assert found == {
         "backbones": [*BACKBONES],
         "attentions": [*ATTENTIONS],
+        "convs": [*CONVS],
         "connections": [*CONNECTIONS],
         "tables": tables.known(),
         "datasets": [*DATASETS],
@@ -124,6 +125,7 @@ def test_list_takes_a_pattern(say):
     assert json.loads(say("list", "cra*", "--json")[1]) == {
         "backbones": [],
         "attentions": ["cra"],
+        "convs": [],
         "connections": [],
         "tables": [f"cra-{number}" for number in range(1, 7)],
         "datasets": [],
@@ -131,6 +133,15 @@ def test_list_takes_a_pattern(say):
     }
     out = say("list", "resnet1*")[1]
     assert "resnet18" in out and "resnet34" not in out and "attentions" not in out
+
+
+@pytest.mark.parametrize("word", [*ATTENTIONS, *CONVS, *CONNECTIONS])
+def test_show_says_what_a_module_is(say, word):
+    """Equations, what it does in words, its parameters in closed form, options and place."""
+    code, out, _ = say("show", word)
+    assert code == 0
+    assert all(part in out for part in ("=", "In words: ", "\nAdds ", "options, with their defaults", "\nplace: "))
+    assert "place: " not in say("show", "resnet20")[1]  # witness
 
 
 def test_show_says_what_a_network_is(say):

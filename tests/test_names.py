@@ -1,5 +1,6 @@
 """The grammar of model names: parse and str are inverse, and whatever is malformed is refused with the way out."""
 
+import dataclasses
 import importlib
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import OutOfRange, UnknownName, WorkbenchError
-from workbench.names import ATTENTIONS, BACKBONES, CONNECTIONS, ModelName, Part, parse, split_list
+from workbench.names import ATTENTIONS, BACKBONES, CONNECTIONS, CONVS, DETECTORS, ModelName, Part, parse, split_list
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,18 +25,19 @@ def parts(words, values, sizes):
     return st.builds(Part, st.sampled_from(sorted(words)), sizes, options)
 
 
+def own_class(values):
+    """A class of one's own stands where an attention stands, and has no digits of its own."""
+    return parts(["eca:ECA", "my.modules:Gate7"], values, st.none())
+
+
 def names(values):
     sizes = st.none() | st.integers(0, 99)
-    unconnected = st.builds(
-        ModelName, parts(BACKBONES, values, st.none()), st.none() | parts(ATTENTIONS, values, sizes)
-    )
-    connected = st.builds(
-        ModelName,
-        parts(BACKBONES, values, st.none()),
-        parts(ATTENTIONS, values, sizes),
-        parts(CONNECTIONS, values, sizes),
-    )
-    return unconnected | connected
+    attention = parts(ATTENTIONS, values, sizes) | own_class(values)
+    conv, detector = parts(CONVS, values, sizes), st.none() | parts(DETECTORS, values, st.none())
+    backbone, connection = parts(BACKBONES, values, st.none()), parts(CONNECTIONS, values, sizes)
+    unconnected = st.builds(ModelName, backbone, st.none() | attention, st.none(), st.none() | conv, detector)
+    connected = st.builds(ModelName, backbone, attention, connection, st.none() | conv, detector)
+    return unconnected | connected | st.builds(ModelName, backbone, st.none(), connection, conv, detector)
 
 
 def bracketed(name):
@@ -51,7 +53,7 @@ values = lists | names(lists | names(lists).map(bracketed)).map(bracketed)
 def test_parse_is_the_inverse_of_str(name):
     assert parse(str(name)) == name
     other = Part("resnet18" if name.backbone.word != "resnet18" else "resnet34")
-    assert parse(str(ModelName(other, name.attention, name.connection))) != name  # witness
+    assert parse(str(dataclasses.replace(name, backbone=other))) != name  # witness
 
 
 @settings(deadline=None)
@@ -62,7 +64,9 @@ def test_writing_a_name_in_another_order_changes_nothing(name, random):
         random.shuffle(options)
         return str(Part(part.word, part.size)) + (f"[{','.join(options)}]" if options else "")
 
-    text = "-".join(shuffled(part) for part in (name.connection, name.attention, name.backbone) if part)
+    text = "-".join(
+        shuffled(part) for part in (name.detector, name.connection, name.conv, name.attention, name.backbone) if part
+    )
     assert str(parse(text)) == str(parse(str(parse(text)))) == str(name)
 
 
@@ -85,7 +89,7 @@ def test_what_a_name_says():
         ("dac-se-resnet50", "Did you mean 'dca'"),
         ("resnet51", "backbone 'resnet51'. Did you mean 'resnet"),
         ("se-circlenet", "Did you mean 'circularnet'"),
-        ("xyz-resnet50", "Known: cbam, cra, dca, se."),
+        ("xyz-resnet50", "Known: aw, bam, bridge, c"),
         ("resnet50-se", "backbone 'se'"),
         ("se-resnet507", "Did you mean"),
         ("se", "backbone 'se'"),
@@ -125,6 +129,8 @@ def test_unknown_words_suggest_their_neighbours(text, hint):
             "se[A=1]-resnet50",
         ),
         *("dca-resnet50", "dca[dims=channel]-resnet50", "dca-dca-se-resnet50", "se-se-resnet50", "se-cra-resnet50"),
+        *("se-aw-resnet50", "aw-sk-resnet50", "se-retinanet-resnet50", "dca-retinanet-resnet50"),
+        *("eca:ECA-se-resnet50", "eca:-resnet50", ":ECA-resnet50", "e ca:ECA-resnet50", "se-eca:ECA-resnet50"),
         *("se-dca-resnet50", "se-dca[pool=max]-resnet50", "[a=b]-resnet50", "7-resnet50"),
     ],
 )
@@ -149,7 +155,7 @@ def test_endless_digits_are_refused():
         parse(f"cra{'9' * 5000}-resnet50")
 
 
-@pytest.mark.parametrize("target", [*CONNECTIONS.values(), *ATTENTIONS.values(), *BACKBONES.values()])
+@pytest.mark.parametrize("target", [*CONNECTIONS.values(), *CONVS.values(), *ATTENTIONS.values(), *BACKBONES.values()])
 def test_every_word_leads_to_something_callable(target):
     module, attribute = target.split(":")
     assert callable(getattr(importlib.import_module(module), attribute))

@@ -8,12 +8,13 @@ import hashlib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, Literal, get_origin, get_type_hints
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from workbench.backbones import Network
 from workbench.errors import OutOfRange, UnknownName
@@ -25,10 +26,11 @@ GIVEN = {"self", "site", "spec", "network", "classes", *SOCKETS}  # by the backb
 KNOWN = SLOTS | {"backbone": BACKBONES}
 
 
-def build(name: str | ModelName, classes: int = 1000, image_size: int | None = None) -> Network:
+def build(name: str | ModelName, classes: int = 1000, image_size: int | None = None, checked: bool = True) -> Network:
     """The network of this name with fresh weights from torch's current seed.
 
     image_size: the picture side in pixels to check grids against; the backbone's own (224, 32 or 16) by default.
+    checked: try one forward on the meta device, which a caller that is about to do the same can spare.
     Raises UnknownName or OutOfRange with what is allowed.
     """
     model = parse(str(name))
@@ -40,7 +42,7 @@ def build(name: str | ModelName, classes: int = 1000, image_size: int | None = N
         raise OutOfRange(
             f"{model.detector} is a detector; detectors are not built yet, their backbones are: {model.backbone}."
         )
-    if model.attention or model.conv or image_size is not None:
+    if checked and (model.attention or model.conv or image_size is not None):
         _fits(str(model), classes, image_size)
     return _build(model, classes)
 
@@ -113,14 +115,21 @@ def _fits(name: str, classes: int, image_size: int | None) -> None:
     """One forward without memory or arithmetic: grids and map sizes are checked where they meet."""
     with torch.device("meta"), torch.no_grad():
         network = _build(parse(name), classes).eval()
-        side = image_size or network.image_size
-        try:
-            network(torch.empty(1, 3, side, side))
-        except RuntimeError as error:
-            made, reason = network.image_size, str(error).partition("\n")[0]
-            raise OutOfRange(
-                f"{name} does not run on {side}x{side} pictures; it is made for {made} px. ({reason})"
-            ) from error
+        with running(name, network, image_size) as picture:
+            network(picture)
+
+
+@contextmanager
+def running(name: str, network: Network, image_size: int | None) -> Iterator[Tensor]:
+    """An empty picture for `network` on the meta device; what fails within becomes one sentence."""
+    side = image_size or network.image_size
+    try:
+        yield torch.empty(1, 3, side, side, device="meta")
+    except RuntimeError as error:
+        made, reason = network.image_size, str(error).partition("\n")[0]
+        raise OutOfRange(
+            f"{name} does not run on {side}x{side} pictures; it is made for {made} px. ({reason})"
+        ) from error
 
 
 def _target(part: Part, known: dict[str, str]) -> Callable[..., Any]:

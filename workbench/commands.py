@@ -22,6 +22,7 @@ def list_names(options: argparse.Namespace) -> None:
     known = {
         "backbones": list(names.BACKBONES),
         "attentions": list(names.ATTENTIONS),
+        "convs": list(names.CONVS),
         "connections": list(names.CONNECTIONS),
         "tables": tables.known(),
         "datasets": list(DATASETS),
@@ -34,27 +35,14 @@ def list_names(options: argparse.Namespace) -> None:
     for kind, words in found.items():
         if words:
             print(f"{kind:12} {'  '.join(words)}")
-    print("\nA model is [connection-][attention-]backbone: resnet20, cra7-resnet50, dca-se-resnet20.")
+    print("\nA model is [connection-][conv-][attention-]backbone: resnet20, cra7-resnet50, dca-aw-se-resnet50v1;")
+    print("in place of the attention, a class of your own: my_module:MyAttention-resnet20.")
 
 
-def show_model(options: argparse.Namespace) -> None:
-    import inspect
+def show(options: argparse.Namespace) -> None:
+    from workbench.explain.describe import describe
 
-    from workbench.build import build, canonical
-    from workbench.explain.complexity import CONVENTIONS
-    from workbench.explain.complexity import count as complexity
-
-    network = build(options.model)
-    print(canonical(options.model))
-    blocks = list(network.attentions())
-    for kind in dict.fromkeys(type(block) for block in blocks):
-        print(f"\n{inspect.cleandoc(inspect.getmodule(kind).__doc__ or '')}")
-        print(f"\nin blocks {' '.join(str(block.site) for block in blocks if type(block) is kind)}")
-    cost = complexity(options.model)
-    print(f"\nparameters    {cost.params:,} (1000 classes)")
-    for convention in CONVENTIONS:
-        macs = complexity(options.model, convention=convention).macs
-        print(f"multiply-adds {macs:,} ({cost.image_size} px, {convention} convention)")
+    print(describe(options.name))
 
 
 def count(options: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from workbench.attention.dca import REACH, Connection, MatchSize, connect
+from workbench.attention.dca import REACH, Connection, connect
+from workbench.attention.matching import MatchSize
 from workbench.attention.merging import SCHEMAS, Alpha, Weights
 from workbench.build import build
 from workbench.errors import OutOfRange, UnknownName

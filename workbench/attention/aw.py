@@ -9,6 +9,8 @@ The attention A has the shape of the kernel K, and every picture n has its own:
 p counts the C2 outputs, o the C1 inputs (of p's group), (j, k) the h x w taps; the paper's sums from j = 1 are meant
 from 0.  pool averages X to one cell a tap, W1 and W2 are 1x1 convolutions without bias, and Expand repeats the map
 along the dimensions in which it was computed reduced: r_C1 = C1 in the paper, so A is constant over the inputs.
+In words: a grid of means as large as the kernel -> a bottleneck -> one gate for every output and tap of the kernel ->
+a convolution whose kernel is the picture's own.
 Adds C1 H + H C2 + 2 H + 2 C2 parameters then, H = C2 / r the hidden width.
 """
 

@@ -3,6 +3,10 @@
 M_c = MLP(GAP(X))                     biased FCs, BN between them
 M_s = conv1x1(conv3x3(conv3x3(conv1x1(X))))     to one channel; the 3x3 dilated
 X' = X * (1 + sigmoid(M_c * M_s))     the released code; the text adds M_c and M_s
+
+In words: the mean of each channel through a bottleneck, the map through dilated convolutions to one channel, multiplied
+to a gate for every value, which adds to what is there.
+Adds 2 C h + C + 3 h and C h + 18 h h + 10 h + 1 parameters, h = C / r.
 """
 
 import torch

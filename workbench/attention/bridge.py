@@ -1,8 +1,11 @@
-"""Bridged multi-layer attention ("Enhanced channel-wise attention": papers/bridge in the tables), in the two readings
-of a report that trained none.
+"""Bridged multi-layer attention, the model of a student report (table bridge-1) in the two readings that its text
+allows; the report trained neither.
 
     gate      T = sigmoid(W relu(sum over i of BN(W_i GAP(X_i))))       X' = X_n * T
     direct    the classifier reads relu(W [GAP(X_1), ..., GAP(X_n)] + b) and nothing else
+
+In words: the means of several maps -> one layer for each, summed -> one gate a channel, or the classifier's input.
+Adds sum(C_i h + 2 h) + h C parameters as a gate, h = C / r; (sum(C_i) + 1) C_n in the direct form.
 
 gate is the official BA module (Zhao et al., BA-Net): the X_i are all maps of one block, X_n the attended one, r = 16,
 no biases.  direct is the report's method section: the X_i are the maps of all stages of the network.  A linear layer

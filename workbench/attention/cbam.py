@@ -1,6 +1,11 @@
 """Convolutional Block Attention Module (Woo et al., ECCV 2018): a channel gate, then a spatial gate.
 
-T_c = sigmoid(MLP(mean_HW X) + MLP(max_HW X)),   T_s = sigmoid(BN(conv7x7([max_C X', mean_C X'])))
+    T_c = sigmoid(MLP(mean_HW X) + MLP(max_HW X)),                X' = X * T_c
+    T_s = sigmoid(BN(conv7x7([max_C X', mean_C X']))),            X'' = X' * T_s
+
+In words: mean and maximum of each channel -> one shared bottleneck -> one gate a channel; then mean and maximum of each
+position -> a 7x7 convolution -> one gate a position.
+Adds 2 C h + h + C parameters for the channels, h = C / r (2 C h without bias), and 98 + 2 for the positions.
 """
 
 import torch

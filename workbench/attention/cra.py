@@ -5,7 +5,8 @@ Reassessment Attention module"), II-A and II-B.
     T = sigmoid(sum over h, w of L * U + b)       Eq. 5, a global depthwise convolution (GDConv)
     X' = X * T                                    Eq. 6
 
-Adds C(hw + 1) parameters: a kernel and a bias per channel, no normalisation.
+In words: a small grid of means of each channel -> one weight a cell, summed -> one gate a channel.
+Adds C (h w + 1) parameters: a kernel and a bias per channel, no normalisation.
 """
 
 from torch import Tensor, nn

@@ -2,7 +2,12 @@
 
     Z = f(G, M),   M = match(memory of the previous block of the same dimension)
 
-f merges by Eq. 4, 5 or 6 (merging.py).
+    direct    f = G + a M                                                Eq. 4
+    weighted  f = (G G + a M a M) / (G + a M)                            Eq. 5
+    softmax   f = (e^-G G + e^-aM a M) / (e^-G + e^-aM)                  Eq. 6; the minus signs are the paper's
+
+In words: what the previous block attended -> the size of this block's descriptor -> merged with it.
+Adds in C + 3 C parameters where the width changes from in to C (fc1), and 3 + 2 C a block, in SE's official form.
 
 Two forms.  `text` is the paper's words: one learnable a, no new embedding; a starts at 0, where direct and weighted are
 the vanilla network to the bit.  `official` is what the tables count and the authors released: LayerNorm and ReLU after
@@ -20,7 +25,6 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.attention.bam import BAM
@@ -30,6 +34,7 @@ from workbench.attention.cbam import ChannelGate
 from workbench.attention.gala import GALA
 from workbench.attention.gc import GC
 from workbench.attention.ge import GE
+from workbench.attention.matching import POOLS, ChannelLinear, ChannelNorm, Match
 from workbench.attention.merging import SCHEMAS, Alpha, Scalars, Weights
 from workbench.errors import OutOfRange
 
@@ -115,7 +120,7 @@ class Connection(nn.Module):
         dim: Dim,
         backs: list[int],
         widths: list[str],
-        matches: "dict[str, Match]",
+        matches: dict[str, Match],
         merge: Alpha | Weights,
         embed: nn.Module,
     ):
@@ -163,7 +168,7 @@ class PerBranch(nn.Module):
         return (self.first.contribution() + self.second.contribution()) / 2
 
 
-def match(block: Attention, width: int, options: Options) -> "Match":
+def match(block: Attention, width: int, options: Options) -> Match:
     """The layers from a memory of `width` to the block's own width, none where they are equal.
 
     Official layers are followed by LayerNorm and ReLU, in CBAM by BatchNorm and ReLU, in GE convolutions with both;
@@ -208,46 +213,6 @@ def described(block: Attention) -> int:
     return block.site.in_channels if block.dim == "weight" else block.site.channels
 
 
-class Match(nn.Module):
-    """A memory (N, C', ...) in the shape of G (N, C, ...): pooled where its map is larger, then through the layers."""
-
-    def __init__(self, pool: str, layers: list[nn.Module]):
-        super().__init__()
-        self.size = MatchSize(pool)
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, memory: Tensor, G: Tensor) -> Tensor:
-        return self.layers(self.size(memory, G))
-
-
-class MatchSize(nn.Module):
-    """(N, k, H', W') -> (N, k, H, W): pooling with "stride and receptive field" the reduction of the map (DCA 3.3)."""
-
-    def __init__(self, pool: str):
-        super().__init__()
-        self.pool = pool
-
-    def forward(self, memory: Tensor, G: Tensor) -> Tensor:
-        if memory.dim() < 4 or memory.shape[-2:] == G.shape[-2:]:
-            return memory
-        kernel = [-(-before // now) for before, now in zip(memory.shape[-2:], G.shape[-2:], strict=True)]
-        return POOLS[self.pool](memory, kernel, ceil_mode=True)
-
-
-class ChannelLinear(nn.Linear):
-    """A fully-connected layer over dimension 1 of (N, C', ...)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
-
-
-class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over dimension 1 of (N, C, ...)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
-
-
 def tree(number: int) -> list[int]:
     """The paths of a binary-indexed tree: with 7 blocks before, the 7th, 6th and 4th, that is 1, 2 and 4 back."""
     backs, left = [], number
@@ -262,4 +227,3 @@ REACH: dict[str, Callable[[int], list[int]]] = {  # how many blocks back the one
     "dense": lambda number: [*range(1, number + 1)],
     "tree": tree,
 }
-POOLS: dict[str, Callable[..., Tensor]] = {"avg": F.avg_pool2d, "max": F.max_pool2d}

@@ -4,6 +4,10 @@ g = W2 relu(W1 GAP(X))                      (N, C), biased
 l = V2 relu(V1 X)                           (N, 1, H, W), 1x1 convolutions with biases
 T = tanh(a (g + l) + m g l)                 a and m per channel
 X' = X * T
+
+In words: what, from the means through a bottleneck; where, from 1x1 convolutions to one channel; added and multiplied
+with learned weights to a gate for every value.
+Adds 3 C h + 3 h + 3 C + 1 parameters, h = C / r.
 """
 
 import torch

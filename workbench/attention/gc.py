@@ -3,6 +3,9 @@
 G = sum over positions j of softmax_j(W_k X)_j X_j        one attention map for all positions
 T = W2 relu(LayerNorm(W1 G))                              W2 starts at 0, so the block starts as the identity
 X' = X + T
+
+In words: one softmax map of positions -> the mean so weighted -> a bottleneck -> one term a channel, added everywhere.
+Adds 2 C h + 3 h + 2 C + 1 parameters, h = C / r.
 """
 
 import torch

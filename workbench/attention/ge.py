@@ -2,6 +2,9 @@
 
     G = upsample(gather(X)),   T = sigmoid(G),   X' = X * T
 
+In words: every neighbourhood's summary, repeated to the size of the map -> one gate for every value.
+Adds 11 C log2(E) parameters with theta, none without.
+
 gather: `theta` log2(E) depthwise 3x3 convolutions of stride 2, each with BN and no activation between (GE-theta, what
 the DCA tables count with E = 8); without theta the plain mean over (2E - 1)^2 positions at stride E (GE-theta-minus).
 E = 0 is the whole map: without theta SE without its two layers; with theta one weight per position and channel, which

@@ -1,9 +1,4 @@
-"""How a descriptor G and the memories it hears become one: DCA Eq. 4-6, over any number of terms.
-
-direct    G + a M                                                    Eq. 4
-weighted  (G G + a M a M) / (G + a M)                                Eq. 5
-softmax   (e^-G G + e^-aM a M) / (e^-G + e^-aM)                      Eq. 6; the minus signs are the paper's
-"""
+"""How a descriptor G and the memories it hears become one: Eq. 4-6 of DCA, over any number of terms."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,10 @@
 """Squeeze-and-Excitation (Hu et al., CVPR 2018), as counted in the CRA and DCA tables: biased FCs, r = 16.
 
-T = sigmoid(W2 relu(W1 GAP(X) + b1) + b2),   W1: C -> C/r,   W2: C/r -> C
+    T = sigmoid(W2 relu(W1 GAP(X) + b1) + b2),   W1: C -> C/r,   W2: C/r -> C
+    X' = X * T
+
+In words: mean of each channel -> two fully-connected layers with a bottleneck -> one gate a channel.
+Adds 2 C h + h + C parameters, h = C / r.
 """
 
 from torch import nn

@@ -97,7 +97,7 @@ class Bottleneck(nn.Module):
 def join(
     y: Tensor, x: Tensor, attention: nn.Module | None, shortcut: nn.Module | None, trail: Trail, *earlier: Tensor
 ) -> Tensor:
-    """The attended branch `y`, overwritten, plus the shortcut of the input `x`; `earlier` are the branch's other maps."""
+    """The attended branch `y`, in place, plus the shortcut of the input `x`; `earlier` are the branch's other maps."""
     return attend(y, attention, trail, *earlier).add_(x if shortcut is None else shortcut(x))
 
 

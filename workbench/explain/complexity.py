@@ -23,13 +23,13 @@ from workbench import names
 from workbench.attention import Attention, GlobalPool
 from workbench.attention.aw import AWConv
 from workbench.attention.cbam import ChannelSummary, Summary
-from workbench.attention.dca import MatchSize
 from workbench.attention.gc import Pointwise
+from workbench.attention.matching import MatchSize
 from workbench.attention.merging import Weights
 from workbench.attention.sk import SK
 from workbench.backbones import Network
 from workbench.backbones.shufflenet import ShuffleNet
-from workbench.build import build
+from workbench.build import build, running
 from workbench.errors import UnknownName
 
 
@@ -47,8 +47,9 @@ def count(model: str, classes: int = 1000, image_size: int | None = None, conven
     if convention not in CONVENTIONS:
         raise UnknownName("counting convention", convention, CONVENTIONS)
     with torch.device("meta"):
-        network = build(model, classes, image_size).eval()
-        return measure(network, image_size or network.image_size, convention)
+        network = build(model, classes, image_size, checked=False).eval()
+        with running(model, network, image_size):
+            return measure(network, image_size or network.image_size, convention)
 
 
 def measure(network: Network, image_size: int, convention: str) -> Complexity:
