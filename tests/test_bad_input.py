@@ -225,18 +225,16 @@ def outcome(name, side):
     return None
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 @given(names(), st.sampled_from((None, 1, 8, 16, 33)))
 def test_a_name_is_a_network_or_one_sentence(name, side):
-    with torch.device("meta"):
-        outcome(name, side)
+    outcome(name, side)  # not on the meta device, where some numbers do nothing that would fail elsewhere
 
 
 def test_both_outcomes_and_no_third(monkeypatch):
     """The witness of the test above."""
-    with torch.device("meta"):
-        assert outcome("dca-se[reduction=4]-resnet20", 8) is None
-        assert "from 1 to 16" in outcome("dca-se[reduction=0]-resnet20", 8)
-        monkeypatch.setattr("workbench.attention.se.bottleneck", lambda channels, reduction: 1 // 0)
-        with pytest.raises(ZeroDivisionError):
-            outcome("se[reduction=8]-resnet20", 8)
+    assert outcome("dca-se[reduction=4]-resnet20", 8) is None
+    assert "from 1 to 16" in outcome("dca-se[reduction=0]-resnet20", 8)
+    monkeypatch.setattr("workbench.attention.se.bottleneck", lambda channels, reduction: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        outcome("se[reduction=8]-resnet20", 8)

@@ -154,14 +154,9 @@ def test_show_says_what_a_network_is(say):
     assert "in blocks" not in say("show", "resnet20")[1]
 
 
-def test_count_agrees_with_every_print(say):
-    code, out, _ = say("count", "all")
-    assert code == 0
-    assert out.splitlines()[-3:] == [
-        "AW: 21 of 34 printed cells agree to the last digit, 13 errata.",
-        "CRA: 95 of 101 printed cells agree to the last digit, 6 errata.",
-        "DCA: 101 of 104 printed cells agree to the last digit, 3 errata.",
-    ]
+def test_count_of_a_table(say):
+    code, out, _ = say("count", "cra-4")
+    assert (code, out.splitlines()[-1]) == (0, "CRA: 5 of 5 printed cells agree to the last digit, 0 errata.")
     code, out, _ = say("count", "cra-4", "--json")
     lines = json.loads(out)
     assert code == 0

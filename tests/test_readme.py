@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,10 +33,16 @@ def test_every_command_it_names_exists():
     assert "levitate" not in known  # witness
 
 
-def test_its_code_runs(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    exec(code, {})
+def test_its_code_runs(capsys, tmp_path, monkeypatch):
+    first, own, others = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    exec(first, {})
     assert capsys.readouterr().out.splitlines()[0] == "1.1 channel (8, 16)"
+    (tmp_path / "eca.py").write_text(own)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cli.main(["count", "eca:ECA-resnet20", "dca-eca:ECA[kernel=5]-resnet20"]) == 0
+    found: dict[str, Any] = {}
+    exec(others, found)
+    assert found["logits"].shape == (1, 1000) and len(found["trail"].steps) == 16
 
 
 def test_its_picture_is_here():

@@ -1,9 +1,13 @@
 """Counts are the papers' own: every printed cell agrees to its last digit, or an erratum says why none can."""
 
+import json
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from workbench import cli
 from workbench.errors import OutOfRange
 from workbench.experiments import tables
 from workbench.experiments.architecture import layers
@@ -46,6 +50,22 @@ def test_no_table_prints_a_count_that_goes_unchecked():
         table.paper for table, row, metric in (cell.values for cell in CELLS) if table.erratum(row.label, metric.key)
     )
     assert errata == {"CRA": 6, "AW": 13, "DCA": 3}
+
+
+def test_the_command_and_the_readme_say_the_same(capsys):
+    assert cli.main(["count", "all"]) == 0
+    said = dict(re.findall(r"^(\w+): (.+ errata)\.$", capsys.readouterr().out, flags=re.M))
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    agreeing = 0
+    for paper, sentence in said.items():
+        agree, printed, errata = re.findall(r"\d+", sentence)
+        assert re.search(rf"^\| {paper}, .* \| {printed} \| {agree} \| {errata}: ", readme, flags=re.M)
+        agreeing += int(agree)
+    assert said.keys() == {"CRA", "AW", "DCA"}
+    assert f"of the {len(CELLS)} cells that" in readme and f" {agreeing} agree to the last digit" in readme
+    assert f"the other {len(CELLS) - agreeing} has an entry" in readme
+    assert cli.main(["count", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == sum(len(table.rows) for table in TABLES.values()) == 142
 
 
 @pytest.mark.parametrize("key", ["cra-1", "cra-4", "dca-2", "dca-4"])
