@@ -130,6 +130,10 @@ def running(name: str, network: Network, image_size: int | None) -> Iterator[Ten
         raise OutOfRange(
             f"{name} does not run on {side}x{side} pictures; it is made for {made} px. ({reason})"
         ) from error
+    except AttributeError as error:
+        if ":" not in name:
+            raise
+        raise OutOfRange(f"{name}: {error}. An attention sets extract and transform in its constructor.") from error
 
 
 def _target(part: Part, known: dict[str, str]) -> Callable[..., Any]:

@@ -208,6 +208,8 @@ REFUSED = {
     "GE 1": (lambda: GE(SITE, 1), "power of two"),
     "GE 0": (lambda: GE(SITE, 0), "theta=false"),
     "GC": (lambda: GC(SITE, 0), "from 1 to 32"),
+    "GC constant": (lambda: GC(SITE, 32), "at most 16"),
+    "BAM dilation": (lambda: BAM(SITE, 16, 0), "at least 1"),
     "SK": (lambda: SK(SITE, SPEC, 33), "from 1 to 32"),
     "SK 1x1": (lambda: SK(SITE, SPEC._replace(kernel=1)), "nothing to dilate"),
     "GALA": (lambda: GALA(SITE, 0), "from 1 to 32"),

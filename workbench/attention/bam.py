@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from workbench.attention.base import Attention, GlobalPool, Site, scale
 from workbench.attention.se import bottleneck
+from workbench.errors import OutOfRange
 
 
 class BAM(Attention):
@@ -23,6 +24,8 @@ class BAM(Attention):
 
     def __init__(self, site: Site, reduction: int = 16, dilation: int = 4):
         super().__init__(site)
+        if dilation < 1:
+            raise OutOfRange(f"BAM dilation {dilation}; it must be at least 1.")
         self.extract = nn.Identity()
         self.transform = BothMaps(site.channels, reduction, dilation)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from workbench.attention.base import Attention, Site
 from workbench.attention.se import bottleneck
+from workbench.errors import OutOfRange
 
 
 class GC(Attention):
@@ -21,6 +22,11 @@ class GC(Attention):
     def __init__(self, site: Site, reduction: int = 16):
         super().__init__(site)
         first, relu, last = bottleneck(site.channels, reduction, layer=Pointwise)
+        if first.out_features == 1:
+            raise OutOfRange(
+                f"GC reduction {reduction} of {site.channels} channels leaves one hidden unit, which LayerNorm makes "
+                f"constant; use at most {site.channels // 2}."
+            )
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.extract = ContextPool(site.channels)

@@ -28,8 +28,10 @@ class MatchSize(nn.Module):
     def forward(self, memory: Tensor, G: Tensor) -> Tensor:
         if memory.dim() < 4 or memory.shape[-2:] == G.shape[-2:]:
             return memory
-        kernel = [-(-before // now) for before, now in zip(memory.shape[-2:], G.shape[-2:], strict=True)]
-        return POOLS[self.pool](memory, kernel, ceil_mode=True)
+        sizes = list(zip(memory.shape[-2:], G.shape[-2:], strict=True))
+        kernel = [max(1, round(before / now)) for before, now in sizes]
+        rounded_up = all(-(-before // k) == now for (before, now), k in zip(sizes, kernel, strict=True))
+        return POOLS[self.pool](memory, kernel, ceil_mode=rounded_up)
 
 
 class ChannelLinear(nn.Linear):

@@ -238,6 +238,8 @@ def _trains_alone(network: nn.Module, train: Split) -> None:
     try:
         with torch.no_grad():
             copy.deepcopy(network).to("meta").train()(torch.empty(1, 3, side, side, device="meta"))
+    except OutOfRange:  # a ValueError too, but not BN's
+        raise
     except ValueError as error:
         raise OutOfRange(f"Batch 1 on {side}x{side} pictures: {error} Use a batch of at least 2.") from error
 
