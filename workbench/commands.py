@@ -147,6 +147,8 @@ def table(options: argparse.Namespace) -> None:
     else:
         print(f"{chosen.key}, {chosen.paper}: {chosen.caption}\nPublished: {chosen.protocol}\n")
         print("\n".join([text.plain(chosen, entries), "", *reading(chosen, entries)]))
+        if chosen.errata:
+            print("\nWhat does not add up in print\n" + "\n".join(f"  {e.where}: {e.text}" for e in chosen.errata))
 
 
 def runs(options: argparse.Namespace) -> None:

@@ -367,3 +367,20 @@ def test_no_measured_number_is_subtracted_from_a_printed_one(store, save):
     text = json.dumps(entries) + "\n".join(reading(CRA, entries))
     assert "69.8" not in text  # 94.00 - 24.20
     assert comparing.value(tables.METRICS["top1_error"], next(store.records())) == 94.0
+
+
+MACHINE = {"device": "a CPU", "threads": 1, "compiled": False, "code": "0" * 8}
+
+
+def test_runs_of_another_task_are_not_this_tables():
+    """SE-ResNet-20 on the procedural pictures measures dca-2 at smoke, and nothing of bridge-1, which is CIFAR-10."""
+    experiment = Experiment(model="se-resnet20", dataset="layouts", recipe=RECIPES["smoke"], seed=0)
+    record = Record(experiment.key(), experiment.spec(), "done", {"top1_error": 1.0, "top5_error": 0.0}, [], MACHINE, 1.0)
+    by_model = {"se-resnet20": [record]}
+
+    def measured(key):
+        table = tables.load(key)
+        return [m["dataset"] for row in table.rows for m in comparing._entry(table, row, by_model)["measured"]]
+
+    assert "layouts" in measured("dca-2")
+    assert "layouts" not in measured("bridge-1")

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from workbench.datasets import CLASSES
 from workbench.experiments.audit import counted
 from workbench.experiments.experiment import Record
 from workbench.experiments.metrics import METRICS, SCALE, Metric, as_float, value
@@ -32,7 +33,10 @@ def compare(table: Table, store: Store) -> list[dict[str, Any]]:
 
 def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[str, Any]:
     models = dict.fromkeys([_recorded(row.model), *row.twin.values()])
-    records = [record for model in models for record in by_model.get(model, ())]
+    datasets = {budget.dataset for budget in table.budgets.values()}
+    datasets |= {name for name, classes in CLASSES.items() if classes == row.classes}
+    found = [record for model in models for record in by_model.get(model, ())]
+    records = [record for record in found if record.spec["dataset"]["name"] in datasets]  # another task, another table
     done = [record for record in records if record.status == "done"]
     trained = [metric for metric in table.metrics if metric.source == "train"]
     return {
