@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.attention import GlobalPool, GridPool
-from workbench.attention.base import averaging
+from workbench.attention.base import _averaging
 from workbench.errors import OutOfRange
 
 SIDES = st.integers(1, 24)
@@ -55,7 +55,7 @@ def test_one_cell_is_the_global_mean():
 
 
 def test_a_grid_first_used_in_inference_mode_still_trains():
-    averaging.cache_clear()
+    _averaging.cache_clear()
     x = torch.randn(1, 2, 7, 7)
     with torch.inference_mode():
         first = GridPool(3)(x)

@@ -375,7 +375,9 @@ MACHINE = {"device": "a CPU", "threads": 1, "compiled": False, "code": "0" * 8}
 def test_runs_of_another_task_are_not_this_tables():
     """SE-ResNet-20 on the procedural pictures measures dca-2 at smoke, and nothing of bridge-1, which is CIFAR-10."""
     experiment = Experiment(model="se-resnet20", dataset="layouts", recipe=RECIPES["smoke"], seed=0)
-    record = Record(experiment.key(), experiment.spec(), "done", {"top1_error": 1.0, "top5_error": 0.0}, [], MACHINE, 1.0)
+    record = Record(
+        experiment.key(), experiment.spec(), "done", {"top1_error": 1.0, "top5_error": 0.0}, [], MACHINE, 1.0
+    )
     by_model = {"se-resnet20": [record]}
 
     def measured(key):
