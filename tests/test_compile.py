@@ -14,13 +14,13 @@ SMALL = [  # two blocks
         "cra3",
         "cbam",
         "gala",
-        "gc",
+        "gc[reduction=4]",
         "ge2",
         "dca-se",
         "dca-cbam",
         "dca[form=text,reach=tree]-cra3",
         "dca-ge2",
-        "dca-gc",
+        "dca-gc[reduction=4]",
     ),
 ]
 NAMES = [
