@@ -79,7 +79,8 @@ class Trail:
 class Attention(nn.Module):
     """Base of all attention blocks: subclasses set `extract` and `transform`.
 
-    dim "channel": G is (N, C, ...), T is (N, C).  dim "spatial": G is (N, k, H, W), T is (N, 1, H, W).
+    dim "channel": G is (N, C, ...), T is (N, C), or (N, C, H, W) where every value has its gate.  dim "spatial": G is
+    (N, k, H, W), T is (N, 1, H, W).  dim "branch": both (N, C, branches), see sk.py.  dim "weight": see aw.py.
     socket: where in a network the block stands: "attention" at the end of a block's branch, "conv" in place of its
     spatial convolution, "stage" between stages, "head" in place of the last global mean.
     """
