@@ -47,6 +47,13 @@ def build(name: str | ModelName, classes: int = 1000, image_size: int | None = N
     return _build(model, classes)
 
 
+@cache
+def image_size(name: str) -> int:
+    """The side of the pictures that this network is made for, in pixels."""
+    with torch.device("meta"):
+        return _build(parse(name), 1).image_size
+
+
 def canonical(name: str | ModelName) -> ModelName:
     """The same network under its shortest name: default options dropped, the size always written."""
     model = parse(str(name))

@@ -57,6 +57,12 @@ class Diverged(WorkbenchError, ArithmeticError):
     exit_code = 5
 
 
+class OutOfMemory(WorkbenchError):
+    """A batch that does not fit into the memory of the device."""
+
+    exit_code = 4
+
+
 class Busy(WorkbenchError):
     """Another process holds this run."""
 

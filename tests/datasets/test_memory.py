@@ -33,7 +33,7 @@ def literal_crop(picture, row, column, flip, pad):
 def test_without_draws_a_batch_is_the_pictures_normalised():
     split = random_split()
     index = torch.tensor([5, 0, 119, 5])
-    x, labels = Batches(split, CPU)(index)
+    x, labels = Batches(split, CPU, 50)(index)
     pictures = split.pictures[index].double() / 255
     expected = (pictures - torch.tensor(MEAN).double()) / torch.tensor(STD).double()
     assert x.dtype == torch.float32 and x.shape == (4, 3, 9, 7)
@@ -47,7 +47,7 @@ def test_without_draws_a_batch_is_the_pictures_normalised():
 def test_with_draws_a_batch_is_padded_cropped_and_flipped(pad, flip):
     split = random_split(pad=pad, flip=flip)
     draws = augmentation(3, 5, split)
-    x, labels = Batches(split, CPU)(torch.arange(len(split)), draws)
+    x, labels = Batches(split, CPU, 50)(torch.arange(len(split)), draws)
     expected = [literal_crop(split.pictures[i].numpy(), *draws[i].tolist(), pad) for i in range(len(split))]
     assert torch.equal(bytes_of(x), torch.from_numpy(np.stack(expected)))
     assert torch.equal(labels, split.labels) and x.is_contiguous(memory_format=torch.channels_last)
@@ -58,7 +58,7 @@ def test_with_draws_a_batch_is_padded_cropped_and_flipped(pad, flip):
 def test_the_border_is_black_before_normalisation():
     """The pad is bytes of 0, not values of 0: a crop at the corner shows (0 - mean) / std."""
     split = random_split(count=1)
-    x, _ = Batches(split, CPU)(torch.tensor([0]), torch.tensor([[0, 0, 0]]))
+    x, _ = Batches(split, CPU, 50)(torch.tensor([0]), torch.tensor([[0, 0, 0]]))
     black = -torch.tensor(MEAN) / torch.tensor(STD)
     torch.testing.assert_close(x[0, :, 0, 0], black, rtol=0, atol=1e-6)
     assert not torch.allclose(black, torch.zeros(3))  # witness
@@ -67,12 +67,12 @@ def test_the_border_is_black_before_normalisation():
 def test_a_picture_does_not_depend_on_its_batch_or_on_what_came_before():
     split = random_split()
     draws = augmentation(0, 0, split)
-    batches = Batches(split, CPU)
+    batches = Batches(split, CPU, 50)
     together, _ = batches(torch.arange(120), draws)
     for size in (1, 7, 50):
-        alone = torch.cat([batches(index, draws)[0] for index in torch.arange(120).split(size)])
+        alone = torch.cat([batches(index, draws[index])[0] for index in torch.arange(120).split(size)])
         assert torch.equal(together, alone)
-    backwards, _ = batches(torch.arange(119, -1, -1), draws)
+    backwards, _ = batches(torch.arange(119, -1, -1), draws.flip(0))
     assert torch.equal(together.flip(0), backwards)
     assert not torch.equal(together, backwards)  # witness
 

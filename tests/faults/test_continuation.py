@@ -1,6 +1,6 @@
 """A run killed anywhere and continued is the run in one piece: same weights, history and record, bit for bit.
 
-The oracle is one uninterrupted run.  Every run here is a child process; a clock that ticks 10 s a look makes the engine
+The oracle is one uninterrupted run.  Every run here is a child process; a clock that ticks 30 s a look makes the engine
 save every third step or so, so that a continuation has steps to repeat.
 """
 
@@ -23,6 +23,7 @@ from workbench.training import loop
 from workbench.training.checkpoint import Checkpoints
 from workbench.training.environment import code_version
 from workbench.training.recipe import Recipe
+from workbench.training.update import Update
 
 LAYOUTS = Experiment(
     model="cra3-circularnet",
@@ -63,7 +64,7 @@ def train(tmp_path_factory, fake_cifar, forked):
             fake_cifar(root / "data", setattr)
         elif experiment is CIFAR:
             fake_cifar(tmp_path_factory.mktemp("checksums"), setattr)
-        clock = itertools.count(step=10)
+        clock = itertools.count(step=30)
         loop.time = SimpleNamespace(monotonic=lambda: next(clock))
         os.fsync = lambda handle: None  # a killed process loses nothing that was written
         moments(at)
@@ -84,7 +85,7 @@ def moments(at):
     def before(function, moment):
         return lambda *given, **named: (reach(moment), function(*given, **named))[1]
 
-    loop.Training._refuse_divergence = before(loop.Training._refuse_divergence, MOMENTS[0])
+    Update._apply = before(Update._apply, MOMENTS[0])
     loop.evaluate = before(loop.evaluate, MOMENTS[2])
     run = Store.run
     hooks = {"on_step": lambda training: reach(MOMENTS[1]), "on_epoch": lambda training: reach(MOMENTS[3])}
@@ -166,11 +167,11 @@ def test_the_comparison_can_fail(tmp_path, train, oracle):
         loop.Training.load_state = forgetful
 
     forgotten = {
-        "momentum": (lambda training: training.optimizer.state.clear(), "files"),
+        "momentum": (lambda training: [slot["momentum_buffer"].zero_() for slot in training.update.optimizer.state.values()], "files"),
         "generator": (lambda training: torch.manual_seed(99), "files"),
         "python's generator": (lambda training: random.seed(99), "scalars"),
         "seed": (lambda training: setattr(training, "seed", 5), "journal"),
-        "mean loss": (lambda training: training.progress.zero_(), "journal"),
+        "mean loss": (lambda training: training.update.progress.zero_(), "journal"),
     }
     for what, (change, part) in forgotten.items():
         root = tmp_path / what

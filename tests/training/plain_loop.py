@@ -11,7 +11,7 @@ def train(network, split, recipe, seed, steps):
     """Make `steps` updates of `network`; returns the learning rate of each."""
     network.to(memory_format=torch.channels_last).train()
     settings = {"momentum": recipe.momentum, "nesterov": recipe.nesterov, "weight_decay": recipe.weight_decay}
-    optimizer = torch.optim.SGD(network.parameters(), lr=recipe.lr, **settings)
+    optimizer = torch.optim.SGD(network.parameters(), lr=recipe.lr, fused=True, **settings)
     per_epoch, schedulers = len(split) // recipe.batch, torch.optim.lr_scheduler
     if recipe.schedule == "onecycle":
         total = recipe.epochs * per_epoch

@@ -45,7 +45,7 @@ def trained(network, split, recipe, seed, steps):
     rates = []
     for _ in range(steps):
         training.step()
-        rates.append(training.optimizer.param_groups[0]["lr"])
+        rates.append(training.update.optimizer.param_groups[0]["lr"])
     return weights(network), rates
 
 
@@ -96,7 +96,7 @@ def test_history_has_one_line_per_epoch_with_the_last_rate():
 def test_train_loss_is_the_mean_of_the_steps():
     split = layouts.make(64, seed=0)
     training = Training(fresh("circularnet", split), split, split, Recipe(batch=16, epochs=1, lr=0.1), 0, "cpu")
-    losses = [training.step() for _ in range(4)]
+    losses = [(training.step(), training.look())[1] for _ in range(4)]
     assert training.close_epoch()["train_loss"] == pytest.approx(np.mean(losses), rel=1e-12)
     assert len(set(losses)) == 4  # witness
 
@@ -160,8 +160,10 @@ DAMAGE = {
     "python's generator": lambda training, tensors: random.seed(9),
     "numpy's generator": lambda training, tensors: np.random.seed(9),
     "torch's generator": lambda training, tensors: torch.manual_seed(9),
-    "the momentum": lambda training, tensors: training.optimizer.state.clear(),
-    "the mean loss": lambda training, tensors: training.progress.zero_(),
+    "the momentum": lambda training, tensors: [
+        slot["momentum_buffer"].zero_() for slot in training.update.optimizer.state.values()
+    ],
+    "the mean loss": lambda training, tensors: training.update.progress.zero_(),
     "a running mean": lambda training, tensors: training.plain.body[1].running_mean.zero_(),
     "the seed": lambda training, tensors: setattr(training, "seed", 1),
 }
@@ -214,8 +216,8 @@ FOREIGN = {
     "weight of another shape": ("model", "fc.weight", torch.ones(32, 9)),
     "weight of another type": ("model", "fc.weight", torch.ones(32, 8, dtype=torch.float16)),
     "missing momentum": ("optimizer", None, None),
-    "extra momentum": ("optimizer", "99.momentum_buffer", torch.ones(1)),
-    "momentum of another shape": ("optimizer", "0.momentum_buffer", torch.ones(1, 2)),
+    "extra momentum": ("optimizer", "another", torch.ones(1)),
+    "momentum of another shape": ("optimizer", "conv1.weight", torch.ones(1, 2)),
     "missing generator": ("generators", "torch", None),
     "generator of another size": ("generators", "torch", torch.zeros(3, dtype=torch.uint8)),
     "missing mean loss": ("progress", "progress", None),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from workbench.datasets.memory import Batches, Split
-from workbench.training.evaluate import EVALUATION_BATCH, evaluate, misses
+from workbench.training.evaluate import evaluate, misses
 
 
 class Answers(nn.Module):
@@ -48,9 +48,9 @@ def test_errors_are_a_literal_count(classes, count):
     torch.manual_seed(0)
     logits, labels = torch.randn(count, classes), torch.randint(0, classes, (count,))
     network = Answers(logits)
-    found = evaluate(network, Batches(numbered(labels), torch.device("cpu")))
+    found = evaluate(network, Batches(numbered(labels), torch.device("cpu"), 500))
     assert found == pytest.approx(literal(logits, labels), rel=1e-5, abs=1e-12)
-    assert sum(network.seen) == count and max(network.seen) <= EVALUATION_BATCH  # each picture once
+    assert sum(network.seen) == count and max(network.seen) <= 500  # each picture once
     if count > 400:
         assert found != pytest.approx(literal(logits, labels.roll(1)), rel=1e-5)  # witness
 
@@ -59,7 +59,7 @@ def test_errors_are_in_percent():
     logits = torch.eye(8).repeat(5, 1)  # the first of 8 classes is right
     labels = torch.arange(8).repeat(5)
     labels[:10] = (labels[:10] + 1) % 8
-    found = evaluate(Answers(logits), Batches(numbered(labels), torch.device("cpu")))
+    found = evaluate(Answers(logits), Batches(numbered(labels), torch.device("cpu"), 500))
     assert found["top1_error"] == 25.0
     assert 0 <= found["top5_error"] < 25.0
 
@@ -75,12 +75,12 @@ def test_with_five_classes_or_fewer_nothing_is_outside_the_first_five():
 def test_the_mode_of_the_network_is_restored(training):
     labels = torch.zeros(3, dtype=torch.long)
     network = Answers(torch.ones(3, 2)).train(training)
-    evaluate(network, Batches(numbered(labels), torch.device("cpu")))
+    evaluate(network, Batches(numbered(labels), torch.device("cpu"), 500))
     assert network.training is training
 
 
 def test_the_mode_is_restored_after_an_error_too():
     network = Answers(torch.ones(1, 2)).train()
     with pytest.raises(IndexError):
-        evaluate(network, Batches(numbered(torch.zeros(3, dtype=torch.long)), torch.device("cpu")))
+        evaluate(network, Batches(numbered(torch.zeros(3, dtype=torch.long)), torch.device("cpu"), 500))
     assert network.training

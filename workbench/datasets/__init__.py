@@ -1,13 +1,15 @@
-"""Data sets by name; each is a pair of in-memory splits."""
+"""Data sets by name, each a pair of splits: pictures in memory, or `folder:PATH`, a user's own, in files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.errors import UnknownName
+from workbench.errors import OutOfRange, UnknownName
 
 if TYPE_CHECKING:  # the names of data sets are needed where torch is not
+    from workbench.datasets.folders import FolderSplit
     from workbench.datasets.memory import Split
 
 DATASETS = {
@@ -16,19 +18,61 @@ DATASETS = {
     "layouts": "procedural, 4,096 + 2,048 pictures of 16x16, class = texture x place, no download",
 }
 CLASSES = {"cifar10": 10, "cifar100": 100, "layouts": 32}
+FOLDER = "folder:"
 
 
-def load(name: str, root: Path) -> tuple[Split, Split]:
-    """The training and the test split; raises UnknownName, DataMissing or Corrupt."""
+def load(name: str, root: Path, side: int = 224) -> tuple[Split | FolderSplit, Split | FolderSplit]:
+    """The training and the test split; raises UnknownName, DataMissing, OutOfRange or Corrupt.
+
+    root: where the downloaded sets lie; side: what a folder's pictures are brought to, in px; the others have their own.
+    """
+    name = canonical(name)
+    if name.startswith(FOLDER):
+        from workbench.datasets import folders
+
+        return folders.load(_path(name), side)
     from workbench.datasets import cifar, layouts
 
-    if name not in DATASETS:
-        raise UnknownName("data set", name, DATASETS)
     return layouts.load() if name == "layouts" else cifar.load(name, root)
 
 
-def version(name: str) -> str:
-    """What identifies the content of a data set in an experiment's key."""
+def canonical(name: str) -> str:
+    """The one way to write this data set, a folder's with its whole path; raises UnknownName."""
+    if name in DATASETS:
+        return name
+    if not name.startswith(FOLDER):
+        raise UnknownName("data set", name, [*DATASETS, f"{FOLDER}PATH"])
+    if name == FOLDER:
+        raise OutOfRange(f"{FOLDER} names no folder; write {FOLDER}PATH.")
+    return f"{FOLDER}{Path(name.removeprefix(FOLDER)).expanduser().resolve()}"
+
+
+def classes(name: str) -> int:
+    """How many classes the data set has; raises what `load` raises."""
+    if name in CLASSES:
+        return CLASSES[name]
+    from workbench.datasets import folders
+
+    return len(folders.tree(_path(canonical(name))).classes)
+
+
+def identity(name: str) -> dict[str, str]:
+    """Name and version: what tells the content of a data set in an experiment's spec, on whatever machine it lies."""
+    name = canonical(name)
+    if name.startswith(FOLDER):
+        from workbench.datasets import folders
+
+        return {"name": f"{FOLDER}{_path(name).name}", "version": folders.version(_path(name))}
     from workbench.datasets import cifar, layouts
 
-    return layouts.VERSION if name == "layouts" else cifar.version(name)
+    return {"name": name, "version": layouts.VERSION if name == "layouts" else cifar.version(name)}
+
+
+def label(identity: Mapping[str, str]) -> str:
+    """What a data set is called in tables: a folder by its name and the first digits of its version."""
+    name, version = identity["name"], identity["version"]
+    return f"{name}@{version[:8]}" if name.startswith(FOLDER) else name
+
+
+def _path(name: str) -> Path:
+    return Path(name.removeprefix(FOLDER))

@@ -3,10 +3,11 @@
 record.json is written once, last, atomically; it is the only meaning of "done".
 """
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +31,91 @@ class Store:
         """The record of this experiment in the runs folder, or None while it is not done there."""
         return self._read(self.root / experiment.key() / "record.json", aside=False)
 
-    def run(
+    def run(self, experiment: Experiment, *given: Any, **named: Any) -> Record:
+        """The record; trains first, from the newest checkpoint, if there is none yet.  Takes what `turns` takes."""
+        turns = self.turns(experiment, *given, **named)
+        while True:
+            try:
+                next(turns)
+            except StopIteration as end:
+                return end.value
+
+    def turns(
         self,
         experiment: Experiment,
         device: str = "auto",
         on_step: Callable[[Any], Any] = lambda training: None,
         on_epoch: Callable[[Any], Any] = lambda training: None,
-    ) -> Record:
-        """The record; trains first, from the newest checkpoint, if there is none yet."""
-        if record := self.get(experiment):
+        compiled: bool = False,
+        workers: int = 0,
+    ) -> Generator[None, None, Record]:
+        """`run` in turns, so that several runs can share a process; see training/together.py.
+
+        device, compiled (by torch.compile), workers (processes that decode pictures): how this machine does it.
+        """
+        if (record := self.get(experiment)) and not several():
             return record
+        from workbench.training.checkpoint import Checkpoints
+        from workbench.training.processes import Processes
+
+        processes = Processes(device)
+        with contextlib.ExitStack() as held:
+            checkpoints = Checkpoints(self.root / experiment.key() / "ckpt", experiment.key())
+            claim = self._claim(experiment, checkpoints, held) if processes.main else (None, None, None)
+            record, splits, found = claim
+            if processes.count > 1:
+                record, found = self._told(processes, record, found)
+            if record:
+                return record
+            training = self._prepare(experiment, splits, processes, compiled, workers)
+            if found:
+                training.load_state(*found)
+            done = yield from self._train(experiment, training, checkpoints, on_step, on_epoch)
+            return done
+
+    def _claim(
+        self, experiment: Experiment, checkpoints: Any, held: contextlib.ExitStack
+    ) -> tuple[Record | None, Any, Any]:
+        """The record, if another process wrote it meanwhile; else the data, and the newest checkpoint or None.
+
+        Nothing is written before the data are there; the run is locked until `held` ends.
+        """
         root = files.ensure_writable(self.root)
-        splits = datasets.load(experiment.dataset, self.data)  # before anything is written
+        splits = self._load(experiment)
         folder = root / experiment.key()
         folder.mkdir(exist_ok=True)
-        with files.lock(folder / "run.lock"):
-            if record := self._read(folder / "record.json", aside=True):  # done by who held the lock before
-                return record
-            return self._train(experiment, splits, folder, device, on_step, on_epoch)
+        held.enter_context(files.lock(folder / "run.lock"))
+        if record := self._read(folder / "record.json", aside=True):  # done by who held the lock before
+            return record, None, None
+        write_json(folder / "spec.json", experiment.spec())
+        return None, splits, checkpoints.load()
+
+    def _load(self, experiment: Experiment) -> tuple[Any, Any]:
+        from workbench.build import image_size
+
+        return datasets.load(experiment.dataset, self.data, image_size(experiment.model))
+
+    def _told(self, processes: Any, record: Record | None, found: Any) -> tuple[Record | None, Any]:
+        """The main process's record and checkpoint, in every process."""
+        from workbench.training.state import pack, unpack
+
+        tensors, scalars = found or ({}, None)
+        sent = pack(tensors, {"record": record and record._asdict(), "scalars": scalars}) if processes.main else b""
+        tensors, received = unpack(processes.told(sent))
+        record = Record(**received["record"]) if received["record"] else None
+        return record, (tensors, received["scalars"]) if received["scalars"] else None
+
+    def _prepare(self, experiment: Experiment, splits: Any, processes: Any, compiled: bool, workers: int) -> Any:
+        """The training of the experiment at its very start."""
+        import torch
+
+        from workbench.build import build
+        from workbench.training.loop import Training
+
+        train, test = splits or self._load(experiment)
+        torch.manual_seed(experiment.seed)
+        network = build(experiment.model, len(train.classes), train.side)
+        return Training(network, train, test, experiment.recipe, experiment.seed, processes, compiled, workers)
 
     def records(self) -> Iterator[Record]:
         """Every finished run in the runs folder, then every record that comes with the project."""
@@ -70,42 +138,35 @@ class Store:
                 yield path.parent.name, spec, [json.loads(line) for line in lines if line.endswith("}")]
 
     def _train(
-        self, experiment: Experiment, splits: tuple, folder: Path, device: str, on_step: Callable, on_epoch: Callable
-    ) -> Record:
-        import torch
-
-        from workbench.build import build
-        from workbench.training.checkpoint import Checkpoints
+        self, experiment: Experiment, training: Any, checkpoints: Any, on_step: Callable, on_epoch: Callable
+    ) -> Generator[None, None, Record]:
+        """Train to the end; the main process writes checkpoints, journal and record."""
         from workbench.training.environment import environment
-        from workbench.training.loop import Training
 
-        key, spec = experiment.key(), experiment.spec()
-        write_json(folder / "spec.json", spec)
-        train, test = splits
-        torch.manual_seed(experiment.seed)
-        network = build(experiment.model, len(train.classes), train.pictures.shape[1])
-        training = Training(network, train, test, experiment.recipe, experiment.seed, device)
-        checkpoints = Checkpoints(folder / "ckpt", key)
-        if found := checkpoints.load():
-            training.load_state(*found)
-        journal = folder / "log.jsonl"
-        write_atomic(journal, b"".join(_line(entry) for entry in training.history))
+        key, processes = experiment.key(), training.processes
+        journal = self.root / key / "log.jsonl"
+        if processes.main:
+            write_atomic(journal, b"".join(_line(entry) for entry in training.history))
 
-        def after_epoch(training: Training) -> None:
-            with open(journal, "ab") as f:
-                f.write(_line(training.history[-1]))
+        def after_epoch(training: Any) -> None:
+            if processes.main:
+                with open(journal, "ab") as f:
+                    f.write(_line(training.history[-1]))
             on_epoch(training)
 
         status, note = "done", ""
         try:
-            training.run(checkpoints, after_epoch, on_step)
+            yield from training.turns(checkpoints, after_epoch, on_step)
         except Diverged as error:
             status, note = "diverged", str(error)
         history = training.history
         metrics = summary(history) if status == "done" else {}
-        surroundings = environment(training.accelerator.device) | {"machines": training.machines}
-        record = Record(key, spec, status, metrics, history, surroundings, round(training.elapsed_s, 3), note)
-        write_json(folder / "record.json", {key: value for key, value in record._asdict().items() if key != "origin"})
+        machine = environment(training.device, training.compiled, processes.count) | {"machines": training.machines}
+        record = Record(key, experiment.spec(), status, metrics, history, machine, round(training.elapsed_s, 3), note)
+        if processes.main:
+            write_json(
+                journal.with_name("record.json"), {name: v for name, v in record._asdict().items() if name != "origin"}
+            )
         return record
 
     @staticmethod
@@ -146,3 +207,8 @@ def summary(history: list[dict[str, float]]) -> dict[str, float]:
 
 def _line(entry: dict[str, float]) -> bytes:
     return (json.dumps(entry, allow_nan=False) + "\n").encode()
+
+
+def several() -> bool:
+    """Is this one of several processes of a run, as torchrun and accelerate launch start them?"""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1

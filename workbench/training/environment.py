@@ -1,6 +1,7 @@
 """What a record says about the machine and the code that made it."""
 
 import hashlib
+import os
 import platform
 from functools import cache
 from importlib.metadata import version
@@ -14,13 +15,14 @@ from workbench.files import PACKAGE
 NUMERICS = ("attention", "backbones", "datasets", "training", "build.py")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, compiled: bool = False, processes: int = 1) -> dict[str, Any]:
     """Device, settings and versions; none of these is part of an experiment's key."""
     packages = ("torch", "torchvision", "accelerate", "numpy")
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "compiled": False,
+        "compiled": compiled,
+        "processes": processes,
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "code": code_version(),
@@ -35,6 +37,15 @@ def device_name(device: torch.device) -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
+
+
+def deterministic() -> None:
+    """The same bits every time on one GPU; on a CPU the kernels used here are deterministic as they are."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    setting: Any = torch.utils.deterministic
+    setting.fill_uninitialized_memory = False  # nothing here reads any, and each fill is a kernel
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32
 
 
 @cache

@@ -8,7 +8,10 @@ from workbench.errors import OutOfRange, UnknownName
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """SGD with momentum.  schedule: "steps" (times gamma at each milestone epoch), "onecycle" or "constant"."""
+    """SGD with momentum.  schedule: "steps" (times gamma at each milestone epoch), "onecycle" or "constant".
+
+    accumulate: a batch is computed in that many equal parts, for memory; BN sees each part on its own.
+    """
 
     batch: int
     epochs: int
@@ -20,6 +23,7 @@ class Recipe:
     nesterov: bool = False
     weight_decay: float = 1e-4
     precision: str = "float32"
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         for key, low, high in LIMITS:
@@ -35,6 +39,8 @@ class Recipe:
                 raise OutOfRange(f"Recipe {key}={getattr(self, key)!r}: use {' or '.join(map(str, allowed))}.")
         if self.nesterov and not self.momentum:
             raise OutOfRange("Recipe nesterov=True needs a momentum above 0.")
+        if self.batch % self.accumulate:
+            raise OutOfRange(f"Recipe accumulate={self.accumulate}: it must divide the batch, {self.batch}.")
         marks = self.milestones
         if not isinstance(marks, tuple | list) or not all(type(mark) is int and mark >= 0 for mark in marks):
             raise OutOfRange(f"Recipe milestones={marks!r}: they must be epochs, whole numbers.")
@@ -58,19 +64,26 @@ class Recipe:
         momentum = (
             f"{'Nesterov' if self.nesterov else 'momentum'} {self.momentum:g}, weight decay {self.weight_decay:g}"
         )
-        return f"{self.epochs} epochs, batch {self.batch}, {schedule}, {momentum}, {self.precision}"
+        batch = f"{self.batch}" if self.accumulate == 1 else f"{self.batch} in {self.accumulate} parts"
+        return f"{self.epochs} epochs, batch {batch}, {schedule}, {momentum}, {self.precision}"
 
 
 LIMITS = (
     ("batch", 1, 65536),
     ("epochs", 1, 10_000),
+    ("accumulate", 1, 65536),
     ("lr", 1e-12, 1e3),
     ("gamma", 1e-12, 1),
     ("momentum", 0, 0.9999),
     ("weight_decay", 0, 10),
 )
-WHOLE = ("batch", "epochs")
-CHOICES = {"schedule": ("steps", "onecycle", "constant"), "precision": ("float32", "bf16"), "nesterov": (True, False)}
+WHOLE = ("batch", "epochs", "accumulate")
+LATER = {"accumulate": 1}
+CHOICES = {
+    "schedule": ("steps", "onecycle", "constant"),
+    "precision": ("float32", "bf16", "fp16"),
+    "nesterov": (True, False),
+}
 
 
 def one_cycle(step: int, total: int, peak: float) -> float:
@@ -98,6 +111,7 @@ def recipe(name: str) -> Recipe:
 
 
 def as_dict(value: Recipe) -> dict:
-    """The recipe as plain JSON values."""
+    """The recipe as plain JSON values; a setting that came later is left out at its default, so that keys stay."""
     plain = {field.name: getattr(value, field.name) for field in fields(value)}
-    return plain | {"milestones": list(value.milestones)}
+    later = {key for key in LATER if plain[key] == LATER[key]}
+    return {key: plain[key] for key in plain if key not in later} | {"milestones": list(value.milestones)}

@@ -1,0 +1,56 @@
+"""What cannot be trained, in one sentence each."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from workbench.datasets.memory import Split
+from workbench.errors import OutOfMemory, OutOfRange
+from workbench.training.recipe import Recipe
+
+
+def check_batch(recipe: Recipe, count: int, processes: int) -> None:
+    """Raise OutOfRange if a batch is larger than the split, or cannot be shared out equally."""
+    if recipe.batch > count:
+        raise OutOfRange(f"Batch {recipe.batch} exceeds the {count} training pictures; use at most that many.")
+    if recipe.batch % (processes * recipe.accumulate):
+        raise OutOfRange(
+            f"Batch {recipe.batch} cannot be shared out equally to {processes} processes, each in {recipe.accumulate} "
+            f"parts; use another number of processes."
+        )
+
+
+def check_single(network: nn.Module, train: Split) -> None:
+    """Raise OutOfRange if a BN of the network meets a single value a channel when the batch is one picture."""
+    side = train.side
+    try:
+        with torch.no_grad():
+            copy.deepcopy(network).to("meta").train()(torch.empty(1, 3, side, side, device="meta"))
+    except OutOfRange:  # a ValueError too, but not BN's
+        raise
+    except ValueError as error:
+        raise OutOfRange(f"Batch 1 on {side}x{side} pictures: {error} Use a batch of at least 2.") from error
+
+
+@contextlib.contextmanager
+def one_sentence(recipe: Recipe) -> Iterator[None]:
+    """What PyTorch says of memory and determinism, as errors that say what to do; raised outside of its own."""
+    failure: Exception
+    try:
+        yield
+        return
+    except RuntimeError as error:
+        text = str(error).partition("\n")[0]
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+            failure = OutOfMemory(
+                f"Out of memory with batch {recipe.batch} in {recipe.accumulate} parts ({text}). What was saved is "
+                f"whole. Use a recipe with a larger `accumulate` or a smaller batch, or another device."
+            )
+        elif "does not have a deterministic implementation" in text:
+            failure = OutOfRange(f"{text.partition(', but')[0]}: a run with it could not be repeated. Use another op.")
+        else:
+            raise
+    raise failure

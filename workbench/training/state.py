@@ -1,0 +1,57 @@
+"""The random generators of a process; whether tensors are those that were saved; a state as bytes."""
+
+import json
+import random
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+
+def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The states of torch's generators, and of Python's and numpy's as JSON values."""
+    tensors = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    legacy: Any = np.random.get_state(legacy=True)
+    return tensors, {"python": random.getstate(), "numpy": [legacy[1].tolist(), *legacy[2:]]}
+
+
+def set_random_state(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+    """Put back what `random_state` returned; raises KeyError, TypeError or ValueError when something is missing."""
+    torch.set_rng_state(tensors["torch"])
+    if torch.cuda.is_available() and "cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["cuda"])
+    version, keys, gauss = scalars["python"]
+    random.setstate((version, tuple(keys), gauss))
+    np.random.set_state(("MT19937", *scalars["numpy"]))
+
+
+def alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise ValueError naming the first tensor that is missing, extra, or of another shape or type."""
+    for name in {**expected, **found}:
+        have, want = found.get(name), expected.get(name)
+        if have is None or want is None or have.shape != want.shape or have.dtype != want.dtype:
+            raise ValueError(f"tensor {name!r} is missing, extra, or of another shape or type")
+
+
+def pack(tensors: dict[str, dict[str, Tensor]], scalars: dict[str, Any]) -> bytes:
+    """Tensors by group and name, and JSON values, as one safetensors file."""
+    flat = {
+        f"{group}/{name}": value.contiguous() for group, values in tensors.items() for name, value in values.items()
+    }
+    text = torch.frombuffer(bytearray(json.dumps(scalars).encode()), dtype=torch.uint8)
+    return safetensors.torch.save(flat | {"scalars": text})
+
+
+def unpack(data: bytes) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """What `pack` took."""
+    flat = safetensors.torch.load(data)
+    scalars = json.loads(bytes(flat.pop("scalars").numpy()))
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for key, value in flat.items():
+        group, _, name = key.partition("/")
+        tensors.setdefault(group, {})[name] = value
+    return tensors, scalars

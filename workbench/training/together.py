@@ -1,0 +1,39 @@
+"""Several runs in one process, taking turns.
+
+On a GPU each run queues its recorded steps on a stream of its own, so small networks share what one cannot fill.  Every
+run keeps its own random generators: it is the run that it would be alone, bit for bit.
+"""
+
+from collections.abc import Generator, Iterator
+from typing import TypeVar
+
+from workbench.training.state import random_state, set_random_state
+
+T = TypeVar("T")
+
+
+def together(runs: Iterator[Generator[None, None, T]], width: int) -> Iterator[T]:
+    """What each run returns, as they end; `width` of them are under way at a time.
+
+    When one fails, the others are closed, which saves them, and its error is raised.
+    """
+    turns = iter(runs)
+    active: dict[Generator[None, None, T], tuple] = {}
+    try:
+        while True:
+            while len(active) < width and (run := next(turns, None)):
+                active[run] = random_state()
+            if not active:
+                return
+            for run in list(active):
+                set_random_state(*active.pop(run))
+                try:
+                    next(run)
+                except StopIteration as end:
+                    yield end.value
+                else:
+                    active[run] = random_state()
+    finally:
+        for run, state in active.items():
+            set_random_state(*state)
+            run.close()
