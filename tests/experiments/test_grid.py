@@ -137,7 +137,7 @@ def test_the_cores_are_shared_among_the_jobs(tmp_path, monkeypatch, jobs, thread
         exitcode, name = 0, "run"
 
         def __init__(self, target, args, name):
-            started.append(args[4])
+            started.append(args[5])
 
         def start(self):
             pass

@@ -27,7 +27,8 @@ def run_all(
 ) -> list[Record]:
     """The records of all `experiments`, in their order; what is done is not done again.
 
-    jobs: processes at a time, by default one per core on a CPU (each then runs one thread) and one on a GPU.
+    jobs: runs at a time.  On a CPU each is a process, by default one per core, with one thread each; on a GPU they share
+    one process and take turns, by default one at a time.
     on_progress gets the epochs finished so far and the epochs in all.  When one run fails, or this call is interrupted,
     the others save and stop; the next call continues.
     """
@@ -46,19 +47,20 @@ def run_all(
 def _processes(waiting: list[Experiment], store: Store, device: str, jobs: int):
     """Run `waiting` in child processes; yields now and then; raises the first error of a child."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = min(jobs or (1 if _on_gpu(device) else cores), len(waiting))
-    threads = max(1, cores // jobs)
+    gpu = _on_gpu(device)
+    jobs = min(jobs or (1 if gpu else cores), len(waiting))
+    threads = cores if gpu else max(1, cores // jobs)
     context = multiprocessing.get_context("forkserver")  # imports once, and forks before there are threads
     context.set_forkserver_preload(PRELOAD)
-    queue = list(waiting)
+    queue = [waiting] if gpu else [[experiment] for experiment in waiting]
     running: dict[BaseProcess, Connection] = {}
     try:
         while queue or running:
             while queue and len(running) < jobs:
-                experiment = queue.pop(0)
+                experiments = queue.pop(0)
                 mine, theirs = context.Pipe(duplex=False)
-                arguments = (store.root, store.data, experiment, device, threads, theirs)
-                process = context.Process(target=_work, args=arguments, name=experiment.key())
+                arguments = (store.root, store.data, experiments, device, jobs if gpu else 1, threads, theirs)
+                process = context.Process(target=_work, args=arguments, name=experiments[0].key())
                 process.start()
                 theirs.close()
                 running[process] = mine
@@ -77,12 +79,18 @@ def _processes(waiting: list[Experiment], store: Store, device: str, jobs: int):
             left.join()
 
 
-def _work(root: Path, data: Path, experiment: Experiment, device: str, threads: int, answer: Connection) -> None:
+def _work(
+    root: Path, data: Path, experiments: list[Experiment], device: str, width: int, threads: int, answer: Connection
+) -> None:
     import torch
 
+    from workbench.training.together import together
+
     torch.set_num_threads(threads)
+    store = Store(root, data)
     try:
-        Store(root, data).run(experiment, device)
+        for _ in together((store.turns(experiment, device) for experiment in experiments), width):
+            pass
     except WorkbenchError as error:
         answer.send(error)
 

@@ -112,8 +112,7 @@ class Training:
         """Evaluate and append one line to the history: losses, errors in percent, learning rate of the last step."""
         self.look()
         with torch.cuda.stream(self._stream), one_sentence(self.recipe):
-            progress = self.processes.sum(self.update.progress.clone()) / self.processes.count
-            loss, missed = (progress / self.steps_per_epoch).tolist()
+            loss, missed = (self.update.progress / self.steps_per_epoch).tolist()
             tested = evaluate(self.network, self.test, self.recipe.precision, self.processes)
             self.update.progress.zero_()
         if not math.isfinite(tested["loss"]):

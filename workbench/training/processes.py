@@ -27,7 +27,7 @@ class Processes:
             raise OutOfRange("Device cuda: PyTorch sees no GPU here; use auto or cpu.")
         AcceleratorState._reset_state()  # one process trains many runs, on the CPU and on the GPU
         # static_graph: some parameters of a network may get no gradient (DCA's first connection)
-        settings = DistributedDataParallelKwargs(static_graph=True, broadcast_buffers=False)
+        settings = DistributedDataParallelKwargs(static_graph=True)
         self._accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[settings])
         self.device = self._accelerator.device
         self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes

@@ -53,4 +53,5 @@ def one_sentence(recipe: Recipe) -> Iterator[None]:
             failure = OutOfRange(f"{text.partition(', but')[0]}: a run with it could not be repeated. Use another op.")
         else:
             raise
+        error.__traceback__ = None  # its frames hold the tensors that did not fit
     raise failure

@@ -4,7 +4,7 @@ On a GPU each run queues its recorded steps on a stream of its own, so small net
 run keeps its own random generators: it is the run that it would be alone, bit for bit.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TypeVar
 
 from workbench.training.state import random_state, set_random_state
@@ -12,7 +12,7 @@ from workbench.training.state import random_state, set_random_state
 T = TypeVar("T")
 
 
-def together(runs: Iterator[Generator[None, None, T]], width: int) -> Iterator[T]:
+def together(runs: Iterable[Generator[None, None, T]], width: int) -> Iterator[T]:
     """What each run returns, as they end; `width` of them are under way at a time.
 
     When one fails, the others are closed, which saves them, and its error is raised.

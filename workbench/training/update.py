@@ -96,7 +96,9 @@ class Update:
         fatal = (~loss.isfinite()).float()
         fatal = torch.maximum(fatal, (self.scale[0] < 1).float() if self.half else overflow)
         if self.processes.count > 1:
-            fatal = self.processes.sum(fatal).clamp(max=1)
+            found = torch.stack([loss.double(), missed, fatal.double()])
+            loss, missed, fatal = (self.processes.sum(found) / self.processes.count).float().unbind()
+            fatal = fatal.ceil()
         self.last.copy_(torch.where(self.failed > 0, self.last, torch.stack([loss, norm])))
         self.failed.copy_(torch.maximum(self.failed, fatal))
         optimizer: Any = self.optimizer  # the fused kernels read these two, as torch.amp.GradScaler sets them
@@ -106,7 +108,7 @@ class Update:
         if self.half:
             self._rescale(overflow)
         done = 1 - self.failed
-        self.progress += torch.where(done > 0, torch.stack([loss.double(), missed]), 0)
+        self.progress += torch.where(done > 0, torch.stack([loss.double(), missed.double()]), 0)
         self.cursor += done.long()
 
     def _rescale(self, overflow: Tensor) -> None:
