@@ -9,7 +9,7 @@ LEARN  := $(wildcard notebooks/learn/*.ipynb)
 NBVAL  := --nbval --nbval-current-env --nbval-cell-timeout=600 \
           $(addprefix --nbval-sanitize-with ,$(wildcard notebooks/sanitize.cfg))
 
-.PHONY: help env demo test check lab app lock clean
+.PHONY: help env demo test soak check lab app lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 14
@@ -20,8 +20,11 @@ demo: env  ## reproduce a published table at smoke size
 	$(BIN)/workbench reproduce cra-4 --budget smoke
 
 test: check  ## check, then the tests (all but the slow ones), then the learning notebooks
-	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not soak"
 	$(if $(LEARN),$(BIN)/pytest $(NBVAL) $(LEARN))
+
+soak: env  ## kill runs at 200 random moments (KILLS=1000 for more), and compare what they come to
+	$(BIN)/pytest -q -m soak tests/faults
 
 check: env  ## lint, format and types
 	$(BIN)/ruff check

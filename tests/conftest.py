@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -63,8 +64,11 @@ def forked() -> Callable[..., int]:
     return run_forked
 
 
-def run_forked(action: Callable[[], Any], limit_s: int = 120) -> int:
-    """Run `action` in a child process on one thread: 0, its error's exit code, or minus the signal that ended it."""
+def run_forked(action: Callable[[], Any], limit_s: int = 120, kill_after_s: float = 0) -> int:
+    """Run `action` in a child process on one thread: 0, its error's exit code, or minus the signal that ended it.
+
+    kill_after_s: when to send it SIGKILL, wherever it is; not at all if 0.
+    """
     import torch
 
     from workbench.errors import WorkbenchError
@@ -86,6 +90,9 @@ def run_forked(action: Callable[[], Any], limit_s: int = 120) -> int:
         finally:
             sys.stderr.flush()
             os._exit(code)
+    if kill_after_s:
+        time.sleep(kill_after_s)
+        os.kill(child, signal.SIGKILL)  # a child that has ended waits to be asked, so the number is still its own
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

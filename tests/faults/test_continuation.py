@@ -13,17 +13,17 @@ import signal
 from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
 import torch
 
 from workbench.build import build
 from workbench.datasets import layouts
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.store import Store
-from workbench.training import loop
+from workbench.training import loop, update
 from workbench.training.checkpoint import Checkpoints
 from workbench.training.environment import code_version
 from workbench.training.recipe import Recipe
-from workbench.training.update import Update
 
 LAYOUTS = Experiment(
     model="cra3-circularnet",
@@ -37,7 +37,13 @@ CIFAR = Experiment(
     recipe=Recipe(batch=16, epochs=2, lr=0.1, milestones=(1,)),  # 2 epochs of 5 steps
     seed=0,
 )
-STEPS = {LAYOUTS: 30, CIFAR: 10}
+HALF = Experiment(  # its first steps overflow, and the scale of the loss is still moving in the last
+    model="se[reduction=4]-circularnet",
+    dataset="layouts",
+    recipe=Recipe(batch=32, epochs=2, lr=0.1, precision="fp16"),  # 2 epochs of 10 steps
+    seed=2,
+)
+STEPS = {LAYOUTS: 30, CIFAR: 10, HALF: 20}
 MOMENTS = ("before the update", "after the step", "in the evaluation", "after the epoch")
 
 
@@ -50,13 +56,14 @@ def points(experiment, number, epochs):
     return [(experiment, *point) for point in [(MOMENTS[0], 1), (MOMENTS[1], 1), *ends, *chosen]]
 
 
-KILLS = points(LAYOUTS, 20, 3) + points(CIFAR, 4, 2)
+KILLS = points(LAYOUTS, 20, 3) + points(CIFAR, 4, 2) + points(HALF, 4, 2)
 
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory, fake_cifar, forked):
     """train(root, experiment, at): run the experiment in a child; `at` maps (moment, count) to what happens then."""
-    build(LAYOUTS.model, 32, 16), build(CIFAR.model, 10, 32), code_version()  # once, not in every child
+    for experiment in STEPS:
+        build(experiment.model, 10, 32 if experiment is CIFAR else 16), code_version()  # once, not in every child
 
     def run(root, experiment, at):
         layouts.load = lambda: (layouts.make(320, seed=0), layouts.make(64, seed=1))
@@ -64,6 +71,7 @@ def train(tmp_path_factory, fake_cifar, forked):
             fake_cifar(root / "data", setattr)
         elif experiment is CIFAR:
             fake_cifar(tmp_path_factory.mktemp("checksums"), setattr)
+        update.SCALE, update.PATIENCE = 2.0**24, 5
         clock = itertools.count(step=30)
         loop.time = SimpleNamespace(monotonic=lambda: next(clock))
         os.fsync = lambda handle: None  # a killed process loses nothing that was written
@@ -71,7 +79,7 @@ def train(tmp_path_factory, fake_cifar, forked):
         random.seed(0)  # every process starts alike; what was drawn since must come from the checkpoint
         Store(root / "runs", root / "data").run(experiment, device="cpu")
 
-    return lambda root, experiment=LAYOUTS, at=None: forked(lambda: run(root, experiment, at or {}))
+    return lambda root, experiment=LAYOUTS, at=None, **limits: forked(lambda: run(root, experiment, at or {}), **limits)
 
 
 def moments(at):
@@ -85,7 +93,7 @@ def moments(at):
     def before(function, moment):
         return lambda *given, **named: (reach(moment), function(*given, **named))[1]
 
-    Update._apply = before(Update._apply, MOMENTS[0])
+    update.Update._apply = before(update.Update._apply, MOMENTS[0])
     loop.evaluate = before(loop.evaluate, MOMENTS[2])
     run = Store.run
     hooks = {"on_step": lambda training: reach(MOMENTS[1]), "on_epoch": lambda training: reach(MOMENTS[3])}
@@ -113,11 +121,14 @@ def outcome(root, experiment=LAYOUTS):
 def oracle(tmp_path_factory, train):
     """The outcome of each experiment run in one piece."""
     found = {}
-    for experiment in (LAYOUTS, CIFAR):
+    for experiment in STEPS:
         root = tmp_path_factory.mktemp("oracle")
         assert train(root, experiment) == 0
         found[experiment] = outcome(root, experiment)
         assert found[experiment]["scalars"]["position"] == STEPS[experiment]
+    scales = [found[HALF]["files"]["progress.safetensors"], found[LAYOUTS]["files"]["progress.safetensors"]]
+    half, full = (safetensors.torch.load(data)["scale"][0] for data in scales)
+    assert 1 < half < 2.0**24 and full == 1  # it did overflow
     return found
 
 
@@ -132,7 +143,7 @@ def name(value):
 
 
 def test_the_kill_points_are_as_many_as_the_contract_asks():
-    assert len(set(KILLS)) == len(KILLS) == 28 + 10
+    assert len(set(KILLS)) == len(KILLS) == 28 + 10 + 10
 
 
 @pytest.mark.parametrize(("experiment", "moment", "count"), KILLS, ids=name)
@@ -167,7 +178,10 @@ def test_the_comparison_can_fail(tmp_path, train, oracle):
         loop.Training.load_state = forgetful
 
     forgotten = {
-        "momentum": (lambda training: [slot["momentum_buffer"].zero_() for slot in training.update.optimizer.state.values()], "files"),
+        "momentum": (
+            lambda training: [slot["momentum_buffer"].zero_() for slot in training.update.optimizer.state.values()],
+            "files",
+        ),
         "generator": (lambda training: torch.manual_seed(99), "files"),
         "python's generator": (lambda training: random.seed(99), "scalars"),
         "seed": (lambda training: setattr(training, "seed", 5), "journal"),
@@ -243,3 +257,20 @@ def test_a_damaged_checkpoint_costs_steps_and_nothing_else(tmp_path, train, orac
     assert (0, 0) < saved(tmp_path) < newest
     assert train(tmp_path) == 0
     assert outcome(tmp_path) == oracle[LAYOUTS]
+
+
+@pytest.mark.soak
+def test_soak(tmp_path, train, oracle, capsys):
+    """$KILLS (200) times SIGKILL from outside at a random moment; every run that got to its end is the oracle's."""
+    rng, kills, finished, whole_s = random.Random(), 0, 0, 3.0
+    target = int(os.environ.get("KILLS", "200"))
+    while kills < target:
+        experiment, root = rng.choice(list(STEPS)), tmp_path / str(finished)
+        root.mkdir()
+        while train(root, experiment, kill_after_s=rng.uniform(0.1, whole_s)) == -signal.SIGKILL:
+            kills += 1
+        assert outcome(root, experiment) == oracle[experiment], f"after {kills} kills"
+        finished += 1
+        shutil.rmtree(root)
+    with capsys.disabled():
+        print(f"\n{kills} kills, {finished} runs finished, all equal to the run in one piece, bit for bit")
