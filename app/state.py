@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from workbench.experiments import tables
+from workbench.experiments import report, tables
 from workbench.experiments.store import Store
 from workbench.experiments.tables import Table
+
+OWN = "own"
 
 
 def choose(label: str, key: str, options: Mapping[str, str], default: str) -> str:
@@ -28,6 +30,15 @@ def choose_table(keys: list[str]) -> Table:
     """The table of the link, by its caption."""
     found = {key: tables.load(key) for key in keys}
     return found[choose("Table", "table", {key: f"{key}: {t.caption}" for key, t in found.items()}, "cra-4")]
+
+
+def choose_data(table: Table) -> Table:
+    """The table on the data sets of its budgets, or on a folder of pictures that its models were trained on."""
+    folders = {folder: folder for folder in report.folders(table, store())}
+    if not folders and "data" not in st.query_params:
+        return table
+    chosen = choose("Data", "data", {OWN: "the budget's own", **folders}, OWN)
+    return table if chosen == OWN else table.on(chosen, label=chosen)
 
 
 def choose_budget(table: Table, keys: list[str]) -> str:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Any
+from urllib.parse import quote
 
 from workbench import files, names
 from workbench.errors import Diverged, OutOfRange, UnknownName
@@ -82,25 +83,26 @@ def train(options: argparse.Namespace) -> None:
     from workbench.experiments.store import Store
     from workbench.training.recipe import recipe
 
-    chosen = recipe(options.recipe)
-    if options.epochs is not None:
-        chosen = replace(chosen, epochs=options.epochs)
+    given = {"epochs": options.epochs, "precision": options.precision, "accumulate": options.accumulate}
+    chosen = replace(recipe(options.recipe), **{key: value for key, value in given.items() if value is not None})
     experiment = Experiment(model=options.model, dataset=options.data, recipe=chosen, seed=options.seed)
     store = Store(options.runs, options.data_dir)
 
+    say = print if os.environ.get("RANK", "0") == "0" else lambda *text, **how: None  # one voice for all processes
+
     def report(training: Any) -> None:
         entry = training.history[-1]
-        print(
+        say(
             f"epoch {entry['epoch']:3}/{chosen.epochs}  train loss {entry['train_loss']:.4f}"
             f"  train error {entry['train_top1_error']:6.2f} %  test error {entry['test_top1_error']:6.2f} %",
             flush=True,
         )
 
-    print(f"{experiment.model} on {experiment.dataset}, {chosen.describe()}, seed {experiment.seed}")
-    record = store.run(experiment, options.device, on_epoch=report)
+    say(f"{experiment.model} on {experiment.dataset}, {chosen.describe()}, seed {experiment.seed}")
+    record = store.run(experiment, options.device, on_epoch=report, compiled=options.compile, workers=options.workers)
     if record.status == "diverged":
         raise Diverged(record.note)
-    print(f"top-1 error {record.metrics['top1_error']:.2f} %, {record.duration_s:.0f} s, {store.root / record.key}")
+    say(f"top-1 error {record.metrics['top1_error']:.2f} %, {record.duration_s:.0f} s, {store.root / record.key}")
 
 
 def reproduce(options: argparse.Namespace) -> None:
@@ -111,7 +113,7 @@ def reproduce(options: argparse.Namespace) -> None:
     from workbench.experiments.store import Store
 
     keys = tables.known() if options.tables == ["all"] else options.tables
-    chosen = [tables.load(key) for key in keys]
+    chosen = [tables.load(key).on(options.data) for key in keys]
     if options.seeds < 0 or options.jobs < 0:
         raise OutOfRange("--seeds and --jobs are counts; give 1 or more.")
     if options.tables == ["all"]:
@@ -121,12 +123,16 @@ def reproduce(options: argparse.Namespace) -> None:
         chosen = [one for one in chosen if has_notebook(one) and options.budget in ("count", *one.budgets)]
     store = Store(options.runs, options.data_dir)
     for one in chosen:
-        print(f"{one.key}, {one.paper}: {one.caption}\nbudget {options.budget}", flush=True)
-        executed = run_notebook(one, options.budget, store, options.seeds, options.device, options.jobs)
+        where = f" on {one.data}" if one.data else ""
+        print(f"{one.key}, {one.paper}: {one.caption}\nbudget {options.budget}{where}", flush=True)
+        executed = run_notebook(
+            one, options.budget, store, options.seeds, options.device, options.jobs, options.workers
+        )
         entries = compare(one, store)
         print(text.plain(one, entries, options.budget))
         print("\n" + "\n".join(reading(one, entries, options.budget)))
         query = f"?table={one.key}" + (f"&budget={options.budget}" if options.budget in one.budgets else "")
+        query += f"&data={quote(one.data)}" if one.data else ""
         print(f"\nOpen next\n  make lab   the executed notebook, {os.path.relpath(executed)}")
         print(f"  make app   the same table in the explorer, http://127.0.0.1:8501/{query}")
 
@@ -136,7 +142,7 @@ def table(options: argparse.Namespace) -> None:
     from workbench.experiments.compare import compare, reading
     from workbench.experiments.store import Store
 
-    chosen = tables.load(options.table)
+    chosen = tables.load(options.table).on(options.data)
     entries = compare(chosen, Store(options.runs, options.data_dir))
     if options.form == "json":
         print(json.dumps(entries, indent=1))
@@ -175,38 +181,36 @@ def data(options: argparse.Namespace) -> None:
     from workbench.datasets import DATASETS, cifar
 
     root = files.data_dir(options.data_dir)
-    for name in options.names:
-        if name not in DATASETS:
-            raise UnknownName("data set", name, DATASETS)
-    chosen = options.names or list(DATASETS)
+    chosen = [datasets.canonical(name) for name in options.names] or list(DATASETS)
     if options.action == "list":
         for name in chosen:
-            print(f"{name:10} {DATASETS[name]}")
-        print(f"\nin {root} (--data-dir, WORKBENCH_DATA)")
+            print(f"{name:10} {DATASETS.get(name) or _size(*datasets.load(name, root))}")
+        print(f"\nin {root} (--data-dir, WORKBENCH_DATA); folder:PATH is a folder of your own pictures")
         return
     for name in chosen:
-        if options.action == "fetch" and name != "layouts":
+        if options.action == "fetch" and name in datasets.CLASSES and name != "layouts":
             files.ensure_writable(root)
             cifar.fetch(name, root)
-        train, test = datasets.load(name, root)
-        print(f"{name}: {len(train):,} + {len(test):,} pictures, {len(train.classes)} classes, verified")
+        datasets.verify(name, options.skip_bad_images)
+        print(f"{name}: {_size(*datasets.load(name, root))}, verified")
 
 
-def bench(options: argparse.Namespace) -> None:
-    from workbench.bench import attention, text
+def _size(train: Any, test: Any) -> str:
+    return f"{len(train):,} + {len(test):,} pictures, {len(train.classes)} classes"
 
-    if options.rounds < 1:
-        raise OutOfRange(f"--rounds {options.rounds}: give at least 1.")
-    machine, entries = attention.measure(options.what, options.device, options.dtype, options.rounds, options.compile)
-    if options.json:
-        print(json.dumps({"machine": machine, "entries": list(entries)}, indent=1))
-        return
-    print("  ".join(f"{key} {value}" for key, value in machine.items()), end="\n\n")
-    found = []
-    for line in entries:
-        found.append(line)
-        print(text.line(line), flush=True)
-    print("\n" + text.reading(found))
+
+def bench(options: argparse.Namespace) -> int:
+    from workbench.bench import measure, settings, text
+
+    machine, entries = measure.measure(options.what, settings.chosen(vars(options)))
+    found: list[dict[str, Any]] = []
+    try:
+        for line in text.lines(machine, entries, found):
+            print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
+    finally:  # a failure does not take along what was measured before it
+        if options.json:
+            print(json.dumps({"machine": machine, "entries": found}, indent=1))
+    return int(any("failed" in entry for entry in found))
 
 
 def app(options: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Training and test curves of a table's runs."""
 
 import streamlit as st
-from state import choose, choose_budget, choose_table, store
+from state import choose, choose_budget, choose_data, choose_table, store
 
 from workbench.experiments import report, tables
 
@@ -17,7 +17,7 @@ st.title("Curves")
 trained = [key for key in tables.known() if tables.load(key).budgets]
 left, middle, right = st.columns(3)
 with left:
-    table = choose_table(trained)
+    table = choose_data(choose_table(trained))
 with middle:
     budget = choose_budget(table, list(table.budgets))
 with right:

@@ -2,12 +2,12 @@
 
 import pandas as pd
 import streamlit as st
-from state import choose_budget, choose_table, store
+from state import choose_budget, choose_data, choose_table, store
 
 from workbench.experiments import report, tables
 
 st.title("Published beside measured")
-table = choose_table(tables.known())
+table = choose_data(choose_table(tables.known()))
 entries = report.compare(table, store())
 st.markdown(f"**{table.paper}.** {table.caption}")
 st.caption(f"Published with: {table.protocol}")

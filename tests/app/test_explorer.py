@@ -84,6 +84,19 @@ def save(root):
     (root / experiment.key() / "log.jsonl").write_text('{"epoch": 1}\n{"epoch": 2')  # written while we look
 
 
+def save_folder(root, name, version, error):
+    """A run of a row of cra-4 by the recipe of its budget smoke, on a folder that is not on this machine."""
+    experiment = Experiment(model="circularnet", dataset="layouts", recipe=RECIPES["smoke"], seed=0)
+    spec = experiment.spec() | {"dataset": {"name": f"folder:{name}", "version": version}}
+    metrics = {"top1_error": error, "top5_error": error / 4, "best_top1_error": error}
+    names = ("test_top1_error", "train_top1_error", "test_top5_error", "test_loss", "train_loss")
+    curves = [{"epoch": 1, "lr": 0.1, **dict.fromkeys(names, error)}]
+    where = {"device": "CPU A", "threads": 1, "compiled": False, "code": "1f3a9c2e"}
+    record = Record(f"{name}-{version[:4]}", spec, "done", metrics, curves, where, 1.0)
+    (root / record.key).mkdir(parents=True)
+    files.write_json(root / record.key / "record.json", record._asdict())
+
+
 def text(test):
     """Everything that a page says in words."""
     kinds = (test.title, test.subheader, test.markdown, test.caption, test.info, test.text, test.error, test.warning)
@@ -196,6 +209,40 @@ def test_a_budget_that_the_table_lacks_is_not_carried_along(page, runs):
     test = page("tables", table="dca-2", budget="cifar")  # nothing of dca-2 is measured here
     assert not test.exception
     assert "Run `workbench reproduce dca-2 --budget smoke`" in text(test)
+
+
+def test_runs_on_a_folder_are_shown_by_themselves(page, runs):
+    """Chosen by what records call them; no path is typed, and the folder need not be here."""
+    save_folder(runs, "pets", "12345678" * 8, 61.0)
+    save_folder(runs, "pets", "abcdef01" * 8, 62.0)
+    plain, test = page("tables"), page("tables", data="folder:pets@12345678")
+    assert not plain.exception and not test.exception and not notices(test)
+    (box,) = [box for box in test.selectbox if box.label == "Data"]
+    assert box.value == "folder:pets@12345678" and len(box.options) == 3
+    assert "61.00" in test.dataframe[0].value.to_csv() and "94.50" not in test.dataframe[0].value.to_csv()
+    assert "62.00" not in test.dataframe[0].value.to_csv()
+    assert "measured here, smoke, folder:pets@12345678" in text(test) and len(charts(test)) == 1
+    assert "94.50" in plain.dataframe[0].value.to_csv() and "61.00" not in plain.dataframe[0].value.to_csv()
+    curves = page("curves", data="folder:pets@abcdef01", metric="train_loss")
+    assert not curves.exception and not notices(curves)
+    (chart,) = charts(curves)
+    assert [trace["name"] for trace in chart["data"] if trace.get("name")] == ["w/o (one seed)"]
+
+
+def test_without_runs_on_a_folder_there_is_nothing_to_choose(page, runs):
+    for name in ("tables", "curves"):
+        assert "Data" not in [box.label for box in page(name).selectbox]
+
+
+@pytest.mark.parametrize("hostile", [*HOSTILE, "folder:/etc", "folder:pets@00000000"])
+@pytest.mark.parametrize("name", ["tables", "curves"])
+def test_a_hostile_folder_in_the_link_shows_the_budgets_own(page, runs, name, hostile):
+    plain, test = page(name), page(name, data=hostile)
+    assert not test.exception
+    (notice,) = notices(test)
+    assert NOT_HERE.match(notice)[1] == "data" and len(notice) < 120
+    assert [frame.value.to_csv() for frame in test.dataframe] == [frame.value.to_csv() for frame in plain.dataframe]
+    assert charts(test) == charts(plain)
 
 
 def test_nothing_is_written(page, runs, tmp_path):

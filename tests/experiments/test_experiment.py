@@ -22,6 +22,7 @@ CHANGED = {
     "nesterov": True,
     "weight_decay": 5e-4,
     "precision": "bf16",
+    "accumulate": 2,
 }
 OTHERS = {
     "model": {"model": "se-circularnet"},

@@ -24,7 +24,7 @@ FOLDER = "folder:"
 def load(name: str, root: Path, side: int = 224) -> tuple[Split | FolderSplit, Split | FolderSplit]:
     """The training and the test split; raises UnknownName, DataMissing, OutOfRange or Corrupt.
 
-    root: where the downloaded sets lie; side: what a folder's pictures are brought to, in px; the others have their own.
+    root: where downloaded sets lie; side: what a folder's pictures are brought to, in px, where the others have theirs.
     """
     name = canonical(name)
     if name.startswith(FOLDER):
@@ -37,18 +37,22 @@ def load(name: str, root: Path, side: int = 224) -> tuple[Split | FolderSplit, S
 
 
 def canonical(name: str) -> str:
-    """The one way to write this data set, a folder's with its whole path; raises UnknownName."""
+    """The one way to write this data set, a folder's with its whole path; raises UnknownName, or what `load` raises."""
     if name in DATASETS:
         return name
     if not name.startswith(FOLDER):
         raise UnknownName("data set", name, [*DATASETS, f"{FOLDER}PATH"])
     if name == FOLDER:
         raise OutOfRange(f"{FOLDER} names no folder; write {FOLDER}PATH.")
-    return f"{FOLDER}{Path(name.removeprefix(FOLDER)).expanduser().resolve()}"
+    from workbench.datasets import folders
+
+    path = _path(name).expanduser().resolve()
+    folders.tree(path)
+    return f"{FOLDER}{path}"
 
 
 def classes(name: str) -> int:
-    """How many classes the data set has; raises what `load` raises."""
+    """How many classes the data set has."""
     if name in CLASSES:
         return CLASSES[name]
     from workbench.datasets import folders
@@ -56,16 +60,34 @@ def classes(name: str) -> int:
     return len(folders.tree(_path(canonical(name))).classes)
 
 
-def identity(name: str) -> dict[str, str]:
-    """Name and version: what tells the content of a data set in an experiment's spec, on whatever machine it lies."""
+def version(name: str) -> str:
+    """What identifies the content of a data set in an experiment's key."""
     name = canonical(name)
     if name.startswith(FOLDER):
         from workbench.datasets import folders
 
-        return {"name": f"{FOLDER}{_path(name).name}", "version": folders.version(_path(name))}
+        return folders.version(_path(name))
     from workbench.datasets import cifar, layouts
 
-    return {"name": name, "version": layouts.VERSION if name == "layouts" else cifar.version(name)}
+    return layouts.VERSION if name == "layouts" else cifar.version(name)
+
+
+def verify(name: str, skip: int = 0) -> None:
+    """Decode every picture of a folder, of which up to `skip` may be left out from then on; the others load verified.
+
+    Raises Corrupt.
+    """
+    name = canonical(name)
+    if name.startswith(FOLDER):
+        from workbench.datasets import folders
+
+        folders.verify(_path(name), skip)
+
+
+def identity(name: str) -> dict[str, str]:
+    """Name and version, the same wherever the data set lies: a folder has the last part of its path for a name."""
+    name = canonical(name)
+    return {"name": f"{FOLDER}{_path(name).name}" if name.startswith(FOLDER) else name, "version": version(name)}
 
 
 def label(identity: Mapping[str, str]) -> str:

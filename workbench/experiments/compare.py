@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from workbench.datasets import CLASSES
+from workbench.datasets import label
 from workbench.experiments.audit import counted
 from workbench.experiments.experiment import Record
 from workbench.experiments.metrics import METRICS, SCALE, Metric, as_float, value
@@ -27,16 +27,15 @@ def compare(table: Table, store: Store) -> list[dict[str, Any]]:
     for record in store.records():
         by_model[record.spec["model"]["name"]].append(record)
     entries = [_entry(table, row, by_model) for row in (*table.rows, *table.controls)]
-    _head(entries)
+    _head(table, entries)
     return entries
 
 
 def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[str, Any]:
-    models = dict.fromkeys([_recorded(row.model), *row.twin.values()])
-    datasets = {budget.dataset for budget in table.budgets.values()}
-    datasets |= {name for name, classes in CLASSES.items() if classes == row.classes}
+    models = dict.fromkeys([recorded(row.model), *row.twin.values()])
     found = [record for model in models for record in by_model.get(model, ())]
-    records = [record for record in found if record.spec["dataset"]["name"] in datasets]  # another task, another table
+    tasks = table.tasks(row)  # another task, another table
+    records = [record for record in found if label(record.spec["dataset"]) in tasks]
     done = [record for record in records if record.status == "done"]
     trained = [metric for metric in table.metrics if metric.source == "train"]
     return {
@@ -51,12 +50,13 @@ def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[st
     }
 
 
-def _head(entries: list[dict[str, Any]]) -> None:
+def _head(table: Table, entries: list[dict[str, Any]]) -> None:
     """Give each measured value the "column" it stands in; the machine is named where there is more than one."""
     machines: dict[str, set[str]] = defaultdict(set)
     trained = [m for entry in entries for m in entry["measured"] if m["dataset"]]
     for measured in trained:
-        measured["column"] = f"measured {measured['origin']}, {measured['budget'] or measured['protocol']}"
+        where = [measured["budget"], table.data] if measured["budget"] else [measured["protocol"]]
+        measured["column"] = ", ".join(filter(None, [f"measured {measured['origin']}", *where]))
         machines[measured["column"]].add(measured["hardware"])
     for measured in trained:
         if len(machines[measured["column"]]) > 1:
@@ -66,8 +66,8 @@ def _head(entries: list[dict[str, Any]]) -> None:
 def budget_of(table: Table, row: Row, record: Record) -> str | None:
     """The budget of the table that this record was made at, or None."""
     for key, budget in table.budgets.items():
-        wanted = (row.twin.get(key), budget.dataset, as_dict(recipe(row.recipe or budget.recipe)))
-        if wanted == (record.spec["model"]["name"], record.spec["dataset"]["name"], record.spec["recipe"]):
+        wanted = (row.twin.get(key), table.data or budget.dataset, as_dict(recipe(row.recipe or budget.recipe)))
+        if wanted == (record.spec["model"]["name"], label(record.spec["dataset"]), record.spec["recipe"]):
             return key
     return None
 
@@ -76,7 +76,8 @@ def groups(records: Iterable[Record]) -> list[list[Record]]:
     """Records that may be averaged: everything alike but the seed."""
     found: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        where = {key: record.environment[key] for key in ("device", "threads", "compiled")}
+        where: dict[str, Any] = {key: record.environment[key] for key in ("device", "threads", "compiled")}
+        where["processes"] = record.environment.get("processes", 1)
         where["origin"] = record.origin
         where["moved"] = record.environment.get("machines", [])[1:]
         alike = {key: value for key, value in record.spec.items() if key != "seed"}
@@ -87,13 +88,15 @@ def groups(records: Iterable[Record]) -> list[list[Record]]:
 def protocol(record: Record) -> str:
     """Data set and recipe in one line."""
     fields = record.spec["recipe"]
-    return f"{record.spec['dataset']['name']}, {Recipe(**fields).describe()}"
+    return f"{label(record.spec['dataset'])}, {Recipe(**fields).describe()}"
 
 
 def hardware(record: Record) -> str:
-    threads = record.environment["threads"]
-    moved = ", moved between machines" if record.environment.get("machines", [])[1:] else ""
-    return f"{record.environment['device']}, {threads} thread{'s' * (threads != 1)}{moved}"
+    where, threads = record.environment, record.environment["threads"]
+    more = [f"{where['processes']} processes"] if where.get("processes", 1) > 1 else []
+    more += ["compiled"] if where["compiled"] else []
+    more += ["moved between machines"] if where.get("machines", [])[1:] else []
+    return ", ".join([where["device"], f"{threads} thread{'s' * (threads != 1)}", *more])
 
 
 def _summary(metric: Metric, group: list[Record], budget: str | None) -> dict[str, Any]:
@@ -108,14 +111,14 @@ def _summary(metric: Metric, group: list[Record], budget: str | None) -> dict[st
         "n": len(values),
         "values": {str(record.spec["seed"]): v for record, v in zip(group, values, strict=True)},
         "protocol": protocol(first),
-        "dataset": first.spec["dataset"]["name"],
+        "dataset": label(first.spec["dataset"]),
         "model": first.spec["model"]["name"],
         "hardware": hardware(first),
         "code": sorted({record.environment["code"] for record in group}),
     }
 
 
-def _recorded(model: str) -> str:
+def recorded(model: str) -> str:
     """The name under which runs of a row's own model are recorded; detectors are not recorded yet."""
     from workbench.build import canonical
 
@@ -131,7 +134,7 @@ def _status(table: Table, row: Row, records: list[Record], done: list[Record]) -
         return "diverged"
     names = {record.spec["model"]["name"] for record in done}
     lost = f", {len(records) - len(done)} diverged" if len(records) > len(done) else ""
-    return ("measured" if _recorded(row.model) in names else "measured on twins") + lost
+    return ("measured" if recorded(row.model) in names else "measured on twins") + lost
 
 
 def differences(table: Table, entries: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:

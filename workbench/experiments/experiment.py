@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from workbench.datasets import DATASETS, version
-from workbench.errors import OutOfRange, UnknownName
+from workbench import datasets
+from workbench.errors import OutOfRange
 from workbench.files import sha256
 from workbench.training.recipe import Recipe, as_dict
 
@@ -15,7 +15,7 @@ FORMAT = 1  # raised when the engine computes something else from the same spec
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One network trained on one data set by one recipe from one seed."""
+    """One network trained on one data set by one recipe from one seed.  A folder's path is no part of the key."""
 
     model: str
     dataset: str
@@ -26,8 +26,7 @@ class Experiment:
         from workbench.build import canonical
 
         object.__setattr__(self, "model", str(canonical(self.model)))
-        if self.dataset not in DATASETS:
-            raise UnknownName("data set", self.dataset, DATASETS)
+        object.__setattr__(self, "dataset", datasets.canonical(self.dataset))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise OutOfRange(f"Seed {self.seed!r}: it must be a whole number from 0 to 2^63 - 1.")
 
@@ -38,15 +37,16 @@ class Experiment:
         return {
             "format": FORMAT,
             "model": {"name": self.model, **resolved(self.model)},
-            "dataset": {"name": self.dataset, "version": version(self.dataset)},
+            "dataset": datasets.identity(self.dataset),
             "recipe": as_dict(self.recipe),
             "seed": self.seed,
         }
 
     def key(self) -> str:
         """Name of the run folder: readable words and a hash of the spec."""
-        digest = sha256(json.dumps(self.spec(), sort_keys=True).encode())[:12]
-        words = re.sub(r"[^a-z0-9]+", "-", f"{self.model}-{self.dataset}-{self.seed}".lower()).strip("-")
+        spec = self.spec()
+        digest = sha256(json.dumps(spec, sort_keys=True).encode())[:12]
+        words = re.sub(r"[^a-z0-9]+", "-", f"{self.model}-{spec['dataset']['name']}-{self.seed}".lower()).strip("-")
         return f"{words[:80]}-{digest}"
 
 

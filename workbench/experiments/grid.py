@@ -24,11 +24,12 @@ def run_all(
     device: str = "auto",
     jobs: int = 0,
     on_progress: Callable[[int, int], None] = lambda epochs, total: None,
+    workers: int = 0,
 ) -> list[Record]:
     """The records of all `experiments`, in their order; what is done is not done again.
 
-    jobs: runs at a time.  On a CPU each is a process, by default one per core, with one thread each; on a GPU they share
-    one process and take turns, by default one at a time.
+    jobs: runs at a time.  On a CPU each is a process, by default one per core, with one thread each; on a GPU they
+    share one process and take turns, by default one at a time.  workers: processes of each run that decode pictures.
     on_progress gets the epochs finished so far and the epochs in all.  When one run fails, or this call is interrupted,
     the others save and stop; the next call continues.
     """
@@ -38,13 +39,13 @@ def run_all(
     if waiting:
         ensure_writable(store.root)
         journals = [store.root / experiment.key() / "log.jsonl" for experiment in waiting]
-        for _ in _processes(waiting, store, device, jobs):
+        for _ in _processes(waiting, store, device, jobs, workers):
             on_progress(done + sum(_lines(journal) for journal in journals), total)
     on_progress(total, total)
     return [record for experiment in experiments if (record := store.get(experiment))]
 
 
-def _processes(waiting: list[Experiment], store: Store, device: str, jobs: int):
+def _processes(waiting: list[Experiment], store: Store, device: str, jobs: int, workers: int = 0):
     """Run `waiting` in child processes; yields now and then; raises the first error of a child."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpu = _on_gpu(device)
@@ -59,7 +60,7 @@ def _processes(waiting: list[Experiment], store: Store, device: str, jobs: int):
             while queue and len(running) < jobs:
                 experiments = queue.pop(0)
                 mine, theirs = context.Pipe(duplex=False)
-                arguments = (store.root, store.data, experiments, device, jobs if gpu else 1, threads, theirs)
+                arguments = (store.root, store.data, experiments, device, jobs if gpu else 1, threads, workers, theirs)
                 process = context.Process(target=_work, args=arguments, name=experiments[0].key())
                 process.start()
                 theirs.close()
@@ -80,7 +81,14 @@ def _processes(waiting: list[Experiment], store: Store, device: str, jobs: int):
 
 
 def _work(
-    root: Path, data: Path, experiments: list[Experiment], device: str, width: int, threads: int, answer: Connection
+    root: Path,
+    data: Path,
+    experiments: list[Experiment],
+    device: str,
+    width: int,
+    threads: int,
+    workers: int,
+    answer: Connection,
 ) -> None:
     import torch
 
@@ -89,7 +97,7 @@ def _work(
     torch.set_num_threads(threads)
     store = Store(root, data)
     try:
-        for _ in together((store.turns(experiment, device) for experiment in experiments), width):
+        for _ in together((store.turns(experiment, device, workers=workers) for experiment in experiments), width):
             pass
     except WorkbenchError as error:
         answer.send(error)

@@ -1,6 +1,7 @@
 """A table's notebook, run by papermill: the runs first, here, then the notebook, which finds them done."""
 
 import os
+import re
 from pathlib import Path
 
 from workbench import files
@@ -16,9 +17,12 @@ def has_notebook(table: Table) -> bool:
     return _path(table).is_file()
 
 
-def reproduce(table: Table, budget: str, store: Store, seeds: int = 0, device: str = "auto", jobs: int = 0) -> Path:
+def reproduce(
+    table: Table, budget: str, store: Store, seeds: int = 0, device: str = "auto", jobs: int = 0, workers: int = 0
+) -> Path:
     """Measure what this budget lacks, execute the notebook, and return it: runs/notebooks/<table>-<budget>.ipynb.
 
+    On another data set its name ends with what that is called.
     A notebook that fails, or whose kernel dies or hangs, is kept as *.failed.ipynb, and raises WorkbenchError.
     """
     import papermill
@@ -28,20 +32,21 @@ def reproduce(table: Table, budget: str, store: Store, seeds: int = 0, device: s
     notebook = _path(table)
     if not has_notebook(table):
         raise UnknownName("table notebook", table.key, [path.stem for path in notebook.parent.glob("*.ipynb")])
-    if budget != "count":
-        table.budget(budget)
+    own = "" if budget == "count" else table.budget(budget).dataset
     folder = files.ensure_writable(store.root / "notebooks").resolve()
-    target = folder / f"{table.key}-{budget}.ipynb"
+    words = re.sub(r"[^a-z0-9]+", "-", table.data.lower())
+    target = folder / f"{'-'.join(filter(None, (table.key, budget, words)))}.ipynb"
     part, failed = target.with_suffix(".part.ipynb"), target.with_suffix(".failed.ipynb")
     parameters = {
         "budget": budget,
+        "data": own if table.data else "",
         "seeds": seeds,
         "device": device,
         "runs_dir": str(store.root.resolve()),
         "data_dir": str(store.data.resolve()),
     }
     with files.lock(store.root / f".{target.stem}.lock"):
-        run(table, budget, store, seeds, device, jobs)
+        run(table, budget, store, seeds, device, jobs, workers)
         failed.unlink(missing_ok=True)
         try:
             papermill.execute_notebook(

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from workbench.datasets import CLASSES
+from workbench import datasets
 from workbench.experiments.compare import (
     budget_of,
     cells,
@@ -12,6 +12,7 @@ from workbench.experiments.compare import (
     protocol,
     protocols,
     reading,
+    recorded,
 )
 from workbench.experiments.experiment import HERE, Record
 from workbench.experiments.grid import run_all
@@ -29,7 +30,7 @@ def heading(table: Table, budget: str) -> str:
     if budget == "count":
         return f"**Budget `count`**: parameters and multiply-adds of the table's own models. {table.protocol}"
     chosen = table.budget(budget)
-    return f"**Budget `{budget}`**: data set `{chosen.dataset}`, recipe `{chosen.recipe}`. {chosen.note}"
+    return f"**Budget `{budget}`**: data set `{table.data or chosen.dataset}`, recipe `{chosen.recipe}`. {chosen.note}"
 
 
 def models(table: Table, budget: str) -> "pd.DataFrame":
@@ -41,13 +42,15 @@ def models(table: Table, budget: str) -> "pd.DataFrame":
     lines = []
     for row in (*table.rows, *table.controls):
         twin = row.twin.get(budget, "")
-        params = count(twin, CLASSES[table.budget(budget).dataset]).params if twin else None
+        params = count(twin, datasets.classes(table.budget(budget).dataset)).params if twin else None
         own: dict[str, str | int | None] = {"row": row.label, "paper's model": row.model or "-"}
         lines.append(own | {"twin": twin or "-", "twin's parameters": params})
     return pd.DataFrame(lines).set_index("row").astype({"twin's parameters": "Int64"})
 
 
-def run(table: Table, budget: str, store: Store, seeds: int = 0, device: str = "auto", jobs: int = 0) -> None:
+def run(
+    table: Table, budget: str, store: Store, seeds: int = 0, device: str = "auto", jobs: int = 0, workers: int = 0
+) -> None:
     """Train whatever this budget still lacks, with a progress bar over epochs."""
     from tqdm.auto import tqdm
 
@@ -60,7 +63,7 @@ def run(table: Table, budget: str, store: Store, seeds: int = 0, device: str = "
                 bar.total = total
                 bar.update(epochs - bar.n)
 
-        run_all(table.experiments(budget, seeds), store, device, jobs, progress)
+        run_all(table.experiments(budget, seeds), store, device, jobs, progress, workers)
 
 
 def frame(table: Table, entries: list[dict[str, Any]], budget: str = "") -> "pd.DataFrame":
@@ -119,6 +122,13 @@ def curve_frame(table: Table, store: Store, budget: str) -> "pd.DataFrame":
     return pd.DataFrame(lines)
 
 
+def folders(table: Table, store: Store) -> list[str]:
+    """What the folders of pictures are called (`datasets.label`) that models of this table were trained on."""
+    models = {name for row in (*table.rows, *table.controls) for name in (recorded(row.model), *row.twin.values())}
+    found = (record.spec["dataset"] for record in store.records() if record.spec["model"]["name"] in models)
+    return sorted({datasets.label(one) for one in found if one["name"].startswith(datasets.FOLDER)})
+
+
 def of_budget(table: Table, store: Store, budget: str) -> dict[str, list[Record]]:
     """Row -> its finished records at this budget, of one machine: own ones first, then the most runs."""
     machines: dict[tuple[str, str], dict[str, list[Record]]] = {}
@@ -136,6 +146,7 @@ __all__ = [
     "compare",
     "curve_frame",
     "figure",
+    "folders",
     "frame",
     "heading",
     "models",

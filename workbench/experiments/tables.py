@@ -6,8 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workbench import files
-from workbench.datasets import DATASETS
+from workbench import datasets, files
 from workbench.errors import Corrupt, OutOfRange, UnknownName
 from workbench.experiments.metrics import METRICS, Metric, check_print
 from workbench.names import CONVENTIONS, parse
@@ -55,7 +54,10 @@ class Erratum(NamedTuple):
 
 
 class Table(NamedTuple):
-    """One published table.  `controls` are rows that the paper does not have; `classes` are a row's if it has none."""
+    """One published table.  `controls` are rows that the paper does not have; `classes` are a row's if it has none.
+
+    data: what the data set is called (`datasets.label`) that all budgets have in place of their own; mostly none is.
+    """
 
     key: str
     paper: str
@@ -70,6 +72,30 @@ class Table(NamedTuple):
     budgets: dict[str, Budget]
     claims: tuple[dict[str, str], ...]
     errata: tuple[Erratum, ...]
+    data: str = ""
+
+    def on(self, dataset: str, label: str = "") -> "Table":
+        """The same table with every budget on another data set; itself for "".
+
+        label: what records call the data set, where only they are at hand, to show them and not to train.
+        """
+        if not dataset:
+            return self
+        if not label:
+            dataset = datasets.canonical(dataset)
+            label = datasets.label(datasets.identity(dataset))
+        budgets = {}
+        for key, budget in self.budgets.items():
+            note = f"The twins and recipes of budget `{key}`, on `{label}` in place of `{budget.dataset}`."
+            budgets[key] = budget._replace(dataset=dataset, note=note)
+        return self._replace(data=label, budgets=budgets)
+
+    def tasks(self, row: Row) -> set[str]:
+        """What the data sets are called whose runs stand in this row: the budgets', and those of as many classes."""
+        if self.data:
+            return {self.data}
+        alike = {name for name, classes in datasets.CLASSES.items() if classes == row.classes}
+        return alike | {budget.dataset for budget in self.budgets.values()}
 
     def budget(self, key: str) -> Budget:
         """The budget of this name; raises UnknownName."""
@@ -146,8 +172,8 @@ def _check(convention: str, budgets: dict[str, Budget], rows: tuple[Row, ...]) -
         raise UnknownName("counting convention", convention, CONVENTIONS)
     for budget in budgets.values():
         recipe(budget.recipe)
-        if budget.dataset not in DATASETS:
-            raise UnknownName("data set", budget.dataset, DATASETS)
+        if budget.dataset not in datasets.DATASETS:
+            raise UnknownName("data set", budget.dataset, datasets.DATASETS)
         if type(budget.seeds) is not int or budget.seeds < 1:
             raise OutOfRange(f"budget {budget.key!r}: seeds = {budget.seeds!r} must be a whole number from 1")
     for row in rows:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from workbench.compiled import compiled as through_compiler
 from workbench.datasets.memory import Split
@@ -55,10 +55,10 @@ class Training:
         if self.device.type == "cuda":
             deterministic()
         self.recipe, self.seed, self.plain, self.compiled = recipe, seed, network, compiled
-        self.train = train.batches(self.device, recipe.batch, share, workers)
-        self.test = test.batches(self.device, evaluation_batch(self.device, test.side), share, workers)
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         with torch.cuda.stream(self._stream):
+            self.train = train.batches(self.device, recipe.batch, share, workers)
+            self.test = test.batches(self.device, evaluation_batch(self.device, test.side), share, workers)
             network.to(memory_format=torch.channels_last)
             self._joined = self.processes.join(network)
             self.network = through_compiler(self._joined) if compiled else self._joined
