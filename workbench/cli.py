@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a check failed, 2 usage, 3 data missing, 4 out of memory, 
 """
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -18,13 +19,19 @@ EXTRAS = {
     "pandas": "notebooks",
     "plotly": "notebooks",
     "jupyterlab": "notebooks",
+    "ipykernel": "notebooks",
+    "ipywidgets": "notebooks",
     "streamlit": "app",
+    "pytorch_grad_cam": "explain",
     "timm": "bench",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; errors become one sentence and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path holds what not every terminal can print
     options = parser().parse_args(arguments)
     if "" not in sys.path:
         sys.path.append("")  # my_module:MyAttention is found in the folder that the command is called from
@@ -94,6 +101,9 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--accumulate", type=int, help="compute each batch in this many parts, to save memory")
     added.add_argument("--seed", type=int, default=0)
     added.add_argument("--compile", action="store_true", help="through torch.compile; faster on long runs")
+    added.add_argument(
+        "--no-graph", action="store_true", help="on a GPU, start every kernel instead of replaying a graph"
+    )
     added = trained(command("reproduce", commands.reproduce, "measure a table and run its notebook"))
     added.add_argument("tables", nargs="+", metavar="TABLE", help="table names, or all")
     added.add_argument("--budget", default="smoke", help="count, smoke or cifar")
@@ -128,6 +138,8 @@ def parser() -> argparse.ArgumentParser:
         "--skip-bad-images", type=int, default=0, metavar="N", help="verify: leave out up to N that cannot be decoded"
     )
     stored(added)
+    added = stored(command("doctor", commands.doctor, "what this machine has and lacks, and what to do about it"))
+    added.add_argument("--json", action="store_true")
     added = stored(command("app", commands.app, "the explorer, in the browser"))
     added.add_argument("--port", type=int, default=8501)
     stored(command("lab", commands.lab, "JupyterLab on the notebooks"))

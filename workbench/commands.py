@@ -99,7 +99,8 @@ def train(options: argparse.Namespace) -> None:
         )
 
     say(f"{experiment.model} on {experiment.dataset}, {chosen.describe()}, seed {experiment.seed}")
-    record = store.run(experiment, options.device, on_epoch=report, compiled=options.compile, workers=options.workers)
+    settings = {"compiled": options.compile, "workers": options.workers, "recorded": not options.no_graph}
+    record = store.run(experiment, options.device, on_epoch=report, **settings)
     if record.status == "diverged":
         raise Diverged(record.note)
     say(f"top-1 error {record.metrics['top1_error']:.2f} %, {record.duration_s:.0f} s, {store.root / record.key}")
@@ -211,6 +212,19 @@ def bench(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps({"machine": machine, "entries": found}, indent=1))
     return int(any("failed" in entry for entry in found))
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from workbench.experiments.doctor import examine
+
+    checks = []
+    for check in examine(files.runs_dir(options.runs), files.data_dir(options.data_dir)):
+        checks.append(check)
+        if not options.json:
+            print(f"{check.state:5}  {check.name:16} {check.text}", flush=True)
+    if options.json:
+        print(json.dumps([check._asdict() for check in checks], indent=1))
+    return int(any(check.state == "wrong" for check in checks))
 
 
 def app(options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from workbench.errors import Busy, CannotWrite, Corrupt, OutOfRange
 
 PACKAGE = Path(__file__).resolve().parent
+LOCKS = Path("/proc/locks")  # a line: "1: FLOCK ADVISORY WRITE <process> <major:minor:inode> 0 EOF"
 _parts = itertools.count()  # two writers of one file never share their parts
 
 
@@ -87,7 +88,7 @@ def read_json(path: Path) -> Any:
     """The JSON value in `path`; raises Corrupt, naming the file, when it is not whole."""
     try:
         return json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no text, a number or a nesting without end
         raise Corrupt(f"{path} is not whole JSON ({error}); move it away to start without it.") from error
 
 
@@ -106,9 +107,23 @@ def fsync_dir(folder: Path) -> None:
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold `path` for this process alone; the kernel frees it on death.  Raises Busy at once."""
-    with open(path, "a") as f:
+    with contextlib.ExitStack() as stack:
         try:
+            f = stack.enter_context(open(path, "a"))
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy(f"{path.parent} is held by another process; wait for it, or stop it, then try again.") from None
+            raise Busy(f"{path} is held by {_holder(path)}; wait for it, or stop it, then try again.") from None
+        except OSError as error:
+            raise CannotWrite(
+                f"Cannot lock {path} ({error.strerror}); nothing was started. `workbench doctor` says what is missing."
+            ) from error
         yield
+
+
+def _holder(path: Path) -> str:
+    """The process that holds a lock, by its number where the system tells it."""
+    place = path.stat()
+    inode = f"{os.major(place.st_dev):02x}:{os.minor(place.st_dev):02x}:{place.st_ino}"
+    lines = [line.split() for line in LOCKS.read_text().splitlines()] if LOCKS.exists() else []
+    found = [line[4] for line in lines if line[1] == "FLOCK" and line[5] == inode and int(line[4]) > 0]
+    return f"process {found[0]}" if found else "another process"

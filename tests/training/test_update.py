@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from workbench.build import build
 from workbench.datasets import layouts
 from workbench.datasets.memory import augmentation, order
-from workbench.errors import Interrupted, OutOfMemory, OutOfRange
+from workbench.errors import CannotWrite, Interrupted, OutOfMemory, OutOfRange
 from workbench.training import update
 from workbench.training.loop import Training
 from workbench.training.recipe import Recipe
@@ -184,6 +184,23 @@ def test_when_one_fails_the_others_are_closed():
     assert sorted(closed) == ["one", "two"]
 
 
+def test_the_first_error_is_told_when_closing_fails_as_well():
+    def unsaved():
+        try:
+            while True:
+                yield
+        finally:
+            raise CannotWrite("no room")
+
+    with pytest.raises(Interrupted, match="first"):
+        list(together([unsaved(), iter_error(Interrupted("first", 15))], 2))
+
+
+def iter_error(error):
+    yield
+    raise error
+
+
 def test_out_of_memory_is_one_sentence_with_what_to_do(monkeypatch):
     training = training_of(Recipe(batch=16, epochs=1, lr=0.1))
     training.step()
@@ -227,15 +244,10 @@ class Graph:
 
 def test_a_step_is_recorded_once_and_replayed(monkeypatch):
     log: list = []
-    recorded = Recorded(lambda: log.append("call"))
-
-    def record():
-        log.append("record")
-        recorded.graph = Graph(log)
-
-    monkeypatch.setattr(recorded, "_record", record)
+    recorded = Recorded()
+    monkeypatch.setattr(recorded, "_record", lambda function: log.append("record") or Graph(log))
     for _ in range(6):
-        recorded()
+        recorded(lambda: log.append("call"))
     assert log == ["call"] * 3 + ["record"] + ["replay"] * 3
 
 
@@ -246,10 +258,8 @@ def test_a_recorded_step_has_the_bits_of_one_that_is_not(precision):
     recipe = Recipe(batch=16, epochs=3, lr=0.05, precision=precision)
     found = []
     for record in (True, False):
-        training = Training(fresh(), SPLIT, SPLIT, recipe, 0, "cuda")
-        if not record:
-            training.update._run = training.update._update
+        training = Training(fresh(), SPLIT, SPLIT, recipe, 0, "cuda", recorded=record)
         training.run()
-        assert bool(getattr(training.update._run, "graph", None)) == record
+        assert bool(training.update.recorder and training.update.recorder.graph) == record
         found.append((weights(training.plain), training.history))
     assert torch.equal(found[0][0], found[1][0]) and found[0][1] == found[1][1]

@@ -21,8 +21,6 @@ from workbench.attention.sk import SK
 from workbench.bench.timing import entry, forward_backward, interleaved, peak_bytes
 from workbench.build import build
 from workbench.compiled import compiled as through_compiler
-from workbench.errors import OutOfRange
-from workbench.training.environment import environment
 
 BATCH = 8
 STAGES = ((256, 56), (512, 28), (1024, 14), (2048, 7))  # channels and side of the blocks' outputs
@@ -44,19 +42,6 @@ class NaiveCRA(nn.Module):
 
 def ours(kind: Callable[..., nn.Module], channels: int, side: int) -> nn.Module:
     return kind(Site(1, 2, channels, channels))
-
-
-def measure(
-    what: str, device: str, dtype: str, rounds: int, compiled: bool
-) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
-    """The machine, and the entries of one bench as they are measured."""
-    where = torch.device(device)
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise OutOfRange("Device cuda: PyTorch sees no GPU here; use cpu.")
-    torch.manual_seed(0)
-    machine = {**environment(where), "compiled": compiled, "dtype": dtype, "batch": BATCH, "rounds": rounds}
-    run = {"attention": attention, "aw": aw}[what]
-    return machine, run(where, getattr(torch, dtype), rounds, compiled)
 
 
 def modules() -> dict[str, tuple[Make, dict[str, Make]]]:

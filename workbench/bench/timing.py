@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,18 +10,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 Case = Callable[[], object]
-
-
-def interleaved(cases: dict[str, Case], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each case over `rounds` rounds of every case in turn; two rounds before do not count."""
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(-2, rounds):
-        for name, case in cases.items():
-            started = now(device)
-            case()
-            if number >= 0:
-                times[name].append(now(device) - started)
-    return {name: statistics.median(found) for name, found in times.items()}
+Clock = Callable[[torch.device], float]
 
 
 def now(device: torch.device) -> float:
@@ -29,6 +18,34 @@ def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def computing(device: torch.device) -> float:
+    """Seconds that the threads of this process, not its children, have computed so far."""
+    return time.process_time()
+
+
+def interleaved(
+    cases: Mapping[str, Case],
+    rounds: int,
+    device: torch.device,
+    clock: Clock = now,
+    before: Callable[[str], object] = lambda name: None,
+) -> dict[str, float]:
+    """Median seconds of each case over `rounds` rounds of every case in turn; two rounds before do not count.
+
+    Every other round goes backwards: what a case leaves behind, in caches say, does not meet the same one every time.
+    before: called with the name of each case when its turn comes, and not timed.
+    """
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(-2, rounds):
+        for name, case in list(cases.items())[:: -1 if number % 2 else 1]:
+            before(name)
+            started = clock(device)
+            case()
+            if number >= 0:
+                times[name].append(clock(device) - started)
+    return {name: statistics.median(found) for name, found in times.items()}
 
 
 def entry(

@@ -48,10 +48,11 @@ class Store:
         on_epoch: Callable[[Any], Any] = lambda training: None,
         compiled: bool = False,
         workers: int = 0,
+        recorded: bool = True,
     ) -> Generator[None, None, Record]:
         """`run` in turns, so that several runs can share a process; see training/together.py.
 
-        device, compiled (by torch.compile), workers (processes that decode pictures): how this machine does it.
+        device, compiled, workers, recorded: how this machine does it; see training/loop.py.
         """
         if (record := self.get(experiment)) and not several():
             return record
@@ -67,7 +68,7 @@ class Store:
                 record, found = self._told(processes, record, found)
             if record:
                 return record
-            training = self._prepare(experiment, splits, processes, compiled, workers)
+            training = self._prepare(experiment, splits, processes, (compiled, workers, recorded))
             if found:
                 training.load_state(*found)
             done = yield from self._train(experiment, training, checkpoints, on_step, on_epoch)
@@ -105,7 +106,7 @@ class Store:
         record = Record(**received["record"]) if received["record"] else None
         return record, (tensors, received["scalars"]) if received["scalars"] else None
 
-    def _prepare(self, experiment: Experiment, splits: Any, processes: Any, compiled: bool, workers: int) -> Any:
+    def _prepare(self, experiment: Experiment, splits: Any, processes: Any, settings: tuple) -> Any:
         """The training of the experiment at its very start."""
         import torch
 
@@ -115,7 +116,7 @@ class Store:
         train, test = splits or self._load(experiment)
         torch.manual_seed(experiment.seed)
         network = build(experiment.model, len(train.classes), train.side)
-        return Training(network, train, test, experiment.recipe, experiment.seed, processes, compiled, workers)
+        return Training(network, train, test, experiment.recipe, experiment.seed, processes, *settings)
 
     def records(self) -> Iterator[Record]:
         """Every finished run in the runs folder, then every record that comes with the project."""

@@ -32,8 +32,8 @@ SIGNALS = Signals()
 class Training:
     """One run: its network, position and history.  `step` makes one update, `run` all that remain.
 
-    device, compiled (torch.compile), workers (processes that decode pictures) are settings of the machine: they are not
-    part of the experiment, but device and compiled change the last bits.
+    device, compiled (torch.compile), workers (processes that decode pictures), recorded (on a GPU, steps replayed as a
+    CUDA graph) are settings of the machine, not of the experiment; the first two change the last bits.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Training:
         device: str | Processes = "auto",
         compiled: bool = False,
         workers: int = 0,
+        recorded: bool = True,
     ):
         self.processes = device if isinstance(device, Processes) else Processes(device)
         self.device, share = self.processes.device, (self.processes.rank, self.processes.count)
@@ -62,7 +63,7 @@ class Training:
             network.to(memory_format=torch.channels_last)
             self._joined = self.processes.join(network)
             self.network = through_compiler(self._joined) if compiled else self._joined
-            self.update = Update(network, self.network, self.train, recipe, self.processes)
+            self.update = Update(network, self.network, self.train, recipe, self.processes, recorded)
         self.steps_per_epoch = len(train) // recipe.batch  # the incomplete last batch is dropped
         self.position = 0  # updates made
         self.history: list[dict[str, float]] = []
@@ -88,7 +89,8 @@ class Training:
                 self.update.cursor.fill_(number)
                 self._epoch = epoch
             self.train.advance()
-            self.network.train()
+            if not self.network.training:
+                self.network.train()
             self.update(self.recipe.lr_at(self.position, self.steps_per_epoch))
         self.position += 1
         if not self._stream:
@@ -214,9 +216,10 @@ class Training:
             own = self.tensors()
             for group, expected in own.items():
                 alike(tensors[group], expected)
-            for group, expected in own.items():
-                for name, value in expected.items():
-                    value.copy_(tensors[group][name])  # in place: a recorded step goes on with the same memory
+            with torch.cuda.stream(self._stream), torch.no_grad():
+                for group, expected in own.items():
+                    for name, value in expected.items():
+                        value.copy_(tensors[group][name])  # in place: a recorded step goes on with the same memory
             set_random_state(tensors["generators"], scalars["random"])
             torch.set_num_threads(scalars["threads"])
             self.position, self.history = scalars["position"], scalars["history"]

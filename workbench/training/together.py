@@ -4,11 +4,14 @@ On a GPU each run queues its recorded steps on a stream of its own, so small net
 run keeps its own random generators: it is the run that it would be alone, bit for bit.
 """
 
+import logging
 from collections.abc import Generator, Iterable, Iterator
 from typing import TypeVar
 
+from workbench.errors import WorkbenchError
 from workbench.training.state import random_state, set_random_state
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -36,4 +39,7 @@ def together(runs: Iterable[Generator[None, None, T]], width: int) -> Iterator[T
     finally:
         for run, state in active.items():
             set_random_state(*state)
-            run.close()
+            try:
+                run.close()
+            except WorkbenchError as error:  # the first error is the one to tell
+                log.warning("Another run could not be saved: %s", error)

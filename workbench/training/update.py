@@ -5,7 +5,6 @@ replays it: a CIFAR ResNet is hundreds of kernels of microseconds, and starting 
 running them.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,8 +16,6 @@ from workbench.datasets.memory import Batches
 from workbench.errors import OutOfRange
 from workbench.training.processes import Processes
 from workbench.training.recipe import Recipe
-
-log = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SCALE, PATIENCE = 2.0**16, 2000  # of the loss in fp16: its first value, and the good updates after which it doubles
@@ -34,14 +31,22 @@ class Outcome(NamedTuple):
 
 
 class Update:
-    """forward: what is called, `network` itself or its compiled or distributed form.
+    """forward: what is called, `network` itself or its compiled or distributed form; recorded: replay it, on one GPU.
 
     An update whose loss or gradient is not finite changes nothing but the running statistics of BN, and neither does
     any update after it.  In fp16 a gradient that overflows is skipped and the scale of the loss halved (Micikevicius et
     al., ICLR 2018, with the constants of torch.amp.GradScaler); a scale below 1 counts as not finite.
     """
 
-    def __init__(self, network: nn.Module, forward: Callable, batches: Batches, recipe: Recipe, processes: Processes):
+    def __init__(
+        self,
+        network: nn.Module,
+        forward: Callable,
+        batches: Batches,
+        recipe: Recipe,
+        processes: Processes,
+        recorded: bool = True,
+    ):
         self.network, self.forward, self.batches = network, forward, batches
         self.recipe, self.processes = recipe, processes
         device = processes.device
@@ -54,9 +59,9 @@ class Update:
         self.failed, self.last = torch.zeros((), **number), torch.zeros(2, **number)
         self.scale = torch.full((2,), SCALE if self.half else 1, **number)  # the scale, and its good updates in a row
         self.scale[1] = 0
-        self._run: Callable[[], None] = self._update
-        if device.type == "cuda" and processes.count == 1:
-            self._run = Recorded(self._update)
+        self.recorder: Recorded | None = None
+        if recorded and device.type == "cuda" and processes.count == 1 and _replays(network):
+            self.recorder = Recorded()
 
     def __call__(self, lr: float) -> None:
         """Queue one update at this learning rate."""
@@ -65,7 +70,10 @@ class Update:
                 group["lr"].fill_(lr)
             else:
                 group["lr"] = lr
-        self._run()
+        if self.recorder:
+            self.recorder(self._update)
+        else:
+            self._update()
 
     def outcome(self) -> Outcome:
         """What became of the updates queued so far; waits for them."""
@@ -146,30 +154,36 @@ def sgd(parameters: list[nn.Parameter], recipe: Recipe, device: torch.device) ->
     return optimizer
 
 
+def _replays(network: nn.Module) -> bool:
+    """Before torch 2.15 all graphs of a process draw from one seed in memory: replays of two runs mix their dropout."""
+    return torch.__version__ >= "2.15" or not any(isinstance(module, nn.Dropout) for module in network.modules())
+
+
 class Recorded:
-    """A function on the current CUDA stream, called a few times, then recorded as a graph, then replayed.
+    """Calls a function on the current CUDA stream a few times, then records what it starts there, then replays that."""
 
-    Where it cannot be recorded (a module of one's own that waits for the host), it is called on, with one notice.
-    """
-
-    def __init__(self, function: Callable[[], None]):
-        self.function, self.calls = function, 0
+    def __init__(self) -> None:
+        self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self) -> None:
+    def __call__(self, function: Callable[[], None]) -> None:
         if self.calls == WARM:
-            self._record()
+            self.graph = self._record(function)
         self.calls += 1
-        (self.graph.replay if self.graph else self.function)()
+        (self.graph.replay if self.graph else function)()
 
-    def _record(self) -> None:
-        torch.cuda.current_stream().synchronize()
-        graph = torch.cuda.CUDAGraph()
+    def _record(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """The graph of one call, which is not carried out; raises OutOfRange where the host is asked for something."""
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        stream.synchronize()
         try:  # thread_local: threads that load pictures go on using the device
-            with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
-                self.function()
-            self.graph = graph
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                function()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            log.warning("This step cannot be replayed as a CUDA graph (%s): every kernel is started on its own.", error)
+            raise OutOfRange(
+                f"A step of this network cannot be recorded as a CUDA graph ({str(error).partition(chr(10))[0]}). A "
+                f"module of yours may wait for the host, as .item() and boolean indexing do; train it with --no-graph."
+            ) from error
+        return graph
