@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("errors", "files names compiled", "attention", "backbones datasets", "build", "attach")
-FLOORS = (*FLOORS, "training detection explain", "experiments bench", "commands", "cli", "__main__", "app")
+FLOORS = (*FLOORS, "training detection explain", "experiments bench", "commands machine", "cli", "__main__", "app")
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()} | {
     "__init__": 0,
     "__version__": 0,

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from workbench import __version__, commands
+from workbench import __version__, commands, machine
 from workbench.errors import WorkbenchError
 
 EXTRAS = {
@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     form = added.add_mutually_exclusive_group()
     for name in ("json", "csv", "md"):
         form.add_argument(f"--{name}", action="store_const", dest="form", const=name)
-    added = command("bench", commands.bench, "our modules, batches and training steps beside others', as ratios")
+    added = command("bench", machine.bench, "our modules, batches and training steps beside others', as ratios")
     added.add_argument("what", choices=("attention", "aw", "data", "train"))
     added.add_argument("--rounds", type=int, default=21, help="of every case in turn; their median counts")
     added.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -131,16 +131,16 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--json", action="store_true")
     added = stored(command("runs", commands.runs, "finished and unfinished runs"))
     added.add_argument("--json", action="store_true")
-    added = command("data", commands.data, "list, fetch or verify the data sets")
+    added = command("data", machine.data, "list, fetch or verify the data sets")
     added.add_argument("action", choices=("list", "fetch", "verify"))
     added.add_argument("names", nargs="*", metavar="NAME", help="or folder:PATH; the downloaded ones by default")
     added.add_argument(
         "--skip-bad-images", type=int, default=0, metavar="N", help="verify: leave out up to N that cannot be decoded"
     )
     stored(added)
-    added = stored(command("doctor", commands.doctor, "what this machine has and lacks, and what to do about it"))
+    added = stored(command("doctor", machine.doctor, "what this machine has and lacks, and what to do about it"))
     added.add_argument("--json", action="store_true")
-    added = stored(command("app", commands.app, "the explorer, in the browser"))
+    added = stored(command("app", machine.app, "the explorer, in the browser"))
     added.add_argument("--port", type=int, default=8501)
-    stored(command("lab", commands.lab, "JupyterLab on the notebooks"))
+    stored(command("lab", machine.lab, "JupyterLab on the notebooks"))
     return top

@@ -1,17 +1,15 @@
-"""What each `workbench` command does; every one imports what it needs when it runs."""
+"""What the `workbench` commands about models, tables and runs do; every one imports what it needs when it runs."""
 
 import argparse
-import importlib.util
 import json
 import os
 import re
-import sys
 from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Any
 from urllib.parse import quote
 
-from workbench import files, names
+from workbench import names
 from workbench.errors import Diverged, OutOfRange, UnknownName
 
 
@@ -162,102 +160,18 @@ def runs(options: argparse.Namespace) -> None:
     from workbench.experiments.store import Store
 
     store = Store(options.runs, options.data_dir)
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"key": r.key, "status": r.status, "epochs": len(r.curves), **r.metrics, "duration_s": r.duration_s}
         for r in store.records()
     ]
     lines += [{"key": key, "status": "unfinished", "epochs": len(log)} for key, _, log in store.unfinished()]
+    lines += [{"key": r.key, "status": "stale", "epochs": len(r.curves), "differs": d} for r, d in store.stale()]
     if options.json:
         print(json.dumps(lines, indent=1))
         return
     for line in lines:
         error = f"{line['top1_error']:6.2f} %" if "top1_error" in line else " " * 8
-        print(f"{line['status']:10} {line['epochs']:4} epochs  {error}  {line['key']}")
+        differs = f"  made with another {' and '.join(line['differs'])}" if "differs" in line else ""
+        print(f"{line['status']:10} {line['epochs']:4} epochs  {error}  {line['key']}{differs}")
     if not lines:
         print(f"No runs in {store.root}; `workbench reproduce cra-4 --budget smoke` makes some.")
-
-
-def data(options: argparse.Namespace) -> None:
-    from workbench import datasets
-    from workbench.datasets import DATASETS, cifar
-
-    root = files.data_dir(options.data_dir)
-    chosen = [datasets.canonical(name) for name in options.names] or list(DATASETS)
-    if options.action == "list":
-        for name in chosen:
-            print(f"{name:10} {DATASETS.get(name) or _size(*datasets.load(name, root))}")
-        print(f"\nin {root} (--data-dir, WORKBENCH_DATA); folder:PATH is a folder of your own pictures")
-        return
-    for name in chosen:
-        if options.action == "fetch" and name in datasets.CLASSES and name != "layouts":
-            files.ensure_writable(root)
-            cifar.fetch(name, root)
-        datasets.verify(name, options.skip_bad_images)
-        print(f"{name}: {_size(*datasets.load(name, root))}, verified")
-
-
-def _size(train: Any, test: Any) -> str:
-    return f"{len(train):,} + {len(test):,} pictures, {len(train.classes)} classes"
-
-
-def bench(options: argparse.Namespace) -> int:
-    from workbench.bench import measure, settings, text
-
-    machine, entries = measure.measure(options.what, settings.chosen(vars(options)))
-    found: list[dict[str, Any]] = []
-    try:
-        for line in text.lines(machine, entries, found):
-            print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
-    finally:  # a failure does not take along what was measured before it
-        if options.json:
-            print(json.dumps({"machine": machine, "entries": found}, indent=1))
-    return int(any("failed" in entry for entry in found))
-
-
-def doctor(options: argparse.Namespace) -> int:
-    from workbench.experiments.doctor import examine
-
-    checks = []
-    for check in examine(files.runs_dir(options.runs), files.data_dir(options.data_dir)):
-        checks.append(check)
-        if not options.json:
-            print(f"{check.state:5}  {check.name:16} {check.text}", flush=True)
-    if options.json:
-        print(json.dumps([check._asdict() for check in checks], indent=1))
-    return int(any(check.state == "wrong" for check in checks))
-
-
-def app(options: argparse.Namespace) -> None:
-    _require("streamlit")
-    script = files.share("app") / "main.py"
-    os.environ["WORKBENCH_RUNS"] = str(files.runs_dir(options.runs).resolve())
-    os.environ["WORKBENCH_DATA"] = str(files.data_dir(options.data_dir).resolve())
-    settings = {
-        "server.address": "127.0.0.1",
-        "server.port": options.port,
-        "server.maxUploadSize": 8,
-        "server.fileWatcherType": "none",
-        "server.headless": "true",
-        "client.showErrorDetails": "none",
-        "client.toolbarMode": "minimal",
-        "browser.gatherUsageStats": "false",
-    }
-    flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-    print(f"The explorer: http://127.0.0.1:{options.port} (Ctrl-C ends it)", flush=True)
-    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(script), *flags])
-
-
-def lab(options: argparse.Namespace) -> None:
-    _require("jupyterlab")
-    os.environ["WORKBENCH_RUNS"] = str(files.runs_dir(options.runs).resolve())
-    os.environ["WORKBENCH_DATA"] = str(files.data_dir(options.data_dir).resolve())
-    root = files.share("notebooks").parent
-    flags = ["--ip=127.0.0.1", f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
-    if os.geteuid() == 0:  # in a container; the server listens on this machine alone, with a token
-        flags.append("--allow-root")
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *flags])
-
-
-def _require(package: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise ModuleNotFoundError(name=package)

@@ -11,6 +11,7 @@ import torch
 from workbench.datasets.memory import Split
 from workbench.errors import Corrupt, DataMissing
 
+ARCHIVES = {"cifar10": "c58f30108f718f92721af3b95e74349a", "cifar100": "eb9058c3a382ffc7106e4002c42a8d85"}
 STATISTICS = {  # mean and standard deviation of the training pictures' channels
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
@@ -42,8 +43,8 @@ def fetch(name: str, root: Path) -> None:
 
 
 def version(name: str) -> str:
-    """The MD5 of the archive that torchvision names."""
-    return _reader(name).tgz_md5
+    """The MD5 of the archive, as torchvision has it."""
+    return ARCHIVES[name]
 
 
 def _reader(name: str) -> Any:

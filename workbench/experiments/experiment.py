@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from workbench import datasets
-from workbench.errors import OutOfRange
+from workbench.errors import OutOfRange, WorkbenchError
 from workbench.files import sha256
 from workbench.training.recipe import Recipe, as_dict
 
@@ -48,6 +48,26 @@ class Experiment:
         digest = sha256(json.dumps(spec, sort_keys=True).encode())[:12]
         words = re.sub(r"[^a-z0-9]+", "-", f"{self.model}-{spec['dataset']['name']}-{self.seed}".lower()).strip("-")
         return f"{words[:80]}-{digest}"
+
+
+def outdated(spec: dict[str, Any]) -> list[str]:
+    """The parts of a spec that its names do not mean any more: its record stands in no table beside those of today.
+
+    A folder of pictures has its version in what it is called, and a user's own class is not imported for this.
+    """
+    from workbench.build import resolved
+
+    try:
+        model, data = spec["model"], spec["dataset"]
+        today = {
+            "format": FORMAT,
+            "model": model if ":" in model["name"] else {"name": model["name"], **resolved(model["name"])},
+            "dataset": datasets.identity(data["name"]) if data["name"] in datasets.DATASETS else data,
+            "recipe": as_dict(Recipe(**spec["recipe"])),
+        }
+        return [part for part, value in today.items() if spec[part] != value]
+    except (KeyError, TypeError, WorkbenchError):  # a name or a field that is no more
+        return ["spec"]
 
 
 HERE, PROJECT = "here", "by the project"

@@ -13,7 +13,7 @@ from typing import Any
 
 from workbench import datasets, files
 from workbench.errors import Corrupt, Diverged
-from workbench.experiments.experiment import HERE, PROJECT, Experiment, Record
+from workbench.experiments.experiment import HERE, PROJECT, Experiment, Record, outdated
 from workbench.files import read_json, write_atomic, write_json
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Store:
         root = files.ensure_writable(self.root)
         splits = self._load(experiment)
         folder = root / experiment.key()
-        folder.mkdir(exist_ok=True)
+        files.ensure_writable(folder / "ckpt")  # with the folder itself
         held.enter_context(files.lock(folder / "run.lock"))
         if record := self._read(folder / "record.json", aside=True):  # done by who held the lock before
             return record, None, None
@@ -119,7 +119,14 @@ class Store:
         return Training(network, train, test, experiment.recipe, experiment.seed, processes, *settings)
 
     def records(self) -> Iterator[Record]:
-        """Every finished run in the runs folder, then every record that comes with the project."""
+        """Every finished run in the runs folder, then every record that comes with the project; none that is stale."""
+        return (record for record in self._records() if not outdated(record.spec))
+
+    def stale(self) -> Iterator[tuple[Record, list[str]]]:
+        """Records made by other code, of other data or another recipe under the same name, and what differs."""
+        return ((record, parts) for record in self._records() if (parts := outdated(record.spec)))
+
+    def _records(self) -> Iterator[Record]:
         for origin, paths in ((HERE, self.root.glob("*/record.json")), (PROJECT, self.published.glob("*.json"))):
             for path in sorted(paths):
                 if record := self._read(path, aside=False):
@@ -151,8 +158,7 @@ class Store:
 
         def after_epoch(training: Any) -> None:
             if processes.main:
-                with open(journal, "ab") as f:
-                    f.write(_line(training.history[-1]))
+                write_atomic(journal, b"".join(_line(entry) for entry in training.history))
             on_epoch(training)
 
         status, note = "done", ""

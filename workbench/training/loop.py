@@ -226,7 +226,7 @@ class Training:
             self.elapsed_s = scalars["elapsed_s"]
             self.machines = list(dict.fromkeys([*scalars["machines"], self._machine()]))
             self.compiled, before = scalars["compiled"], self.compiled
-        except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
             raise Corrupt(
                 f"The checkpoint does not belong to this run: {error}. Delete its folder to restart."
             ) from error

@@ -26,7 +26,10 @@ def set_random_state(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> Non
         torch.cuda.set_rng_state(tensors["cuda"])
     version, keys, gauss = scalars["python"]
     random.setstate((version, tuple(keys), gauss))
-    np.random.set_state(("MT19937", *scalars["numpy"]))
+    keys, position, *normal = scalars["numpy"]
+    if not 0 <= position <= len(keys) == 624:
+        raise ValueError(f"numpy's generator at position {position} of {len(keys)}")  # numpy itself would read on
+    np.random.set_state(("MT19937", keys, position, *normal))
 
 
 def alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
