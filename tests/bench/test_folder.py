@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.io import write_jpeg
+from PIL import Image
 
 from workbench import datasets
 from workbench.bench import folder
@@ -21,7 +21,7 @@ def pictures(tmp_path_factory):
         (root / name).mkdir()
         for number in range(8):
             noise = torch.randint(0, 256, (3, 40, 48), generator=generator, dtype=torch.uint8)
-            write_jpeg(noise, str(root / name / f"{number}.jpg"))
+            Image.fromarray(noise.permute(1, 2, 0).numpy()).save(root / name / f"{number}.jpg")
     return f"folder:{root}"
 
 

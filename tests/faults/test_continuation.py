@@ -34,7 +34,7 @@ LAYOUTS = Experiment(
 CIFAR = Experiment(
     model="dca-se-resnet20",
     dataset="cifar10",
-    recipe=Recipe(batch=16, epochs=2, lr=0.1, milestones=(1,)),  # 2 epochs of 5 steps
+    recipe=Recipe(batch=16, epochs=2, lr=0.1, milestones=(1,), precision="bf16"),  # 2 epochs of 5 steps
     seed=0,
 )
 HALF = Experiment(  # its first steps overflow, and the scale of the loss is still moving in the last
@@ -65,7 +65,7 @@ def train(tmp_path_factory, fake_cifar, forked):
     for experiment in STEPS:
         build(experiment.model, 10, 32 if experiment is CIFAR else 16), code_version()  # once, not in every child
 
-    def run(root, experiment, at):
+    def run(root, experiment, at, compiled=False):
         layouts.load = lambda: (layouts.make(320, seed=0), layouts.make(64, seed=1))
         if experiment is CIFAR and not (root / "data").exists():
             fake_cifar(root / "data", setattr)
@@ -77,9 +77,12 @@ def train(tmp_path_factory, fake_cifar, forked):
         os.fsync = lambda handle: None  # a killed process loses nothing that was written
         moments(at)
         random.seed(0)  # every process starts alike; what was drawn since must come from the checkpoint
-        Store(root / "runs", root / "data").run(experiment, device="cpu")
+        Store(root / "runs", root / "data").run(experiment, device="cpu", compiled=compiled)
 
-    return lambda root, experiment=LAYOUTS, at=None, **limits: forked(lambda: run(root, experiment, at or {}), **limits)
+    def train(root, experiment=LAYOUTS, at=None, compiled=False, **limits):
+        return forked(lambda: run(root, experiment, at or {}, compiled), **limits)
+
+    return train
 
 
 def moments(at):
@@ -97,7 +100,7 @@ def moments(at):
     loop.evaluate = before(loop.evaluate, MOMENTS[2])
     run = Store.run
     hooks = {"on_step": lambda training: reach(MOMENTS[1]), "on_epoch": lambda training: reach(MOMENTS[3])}
-    Store.run = lambda store, experiment, device: run(store, experiment, device, **hooks)
+    Store.run = lambda store, experiment, **settings: run(store, experiment, **settings, **hooks)
 
 
 def send(number):
@@ -257,6 +260,20 @@ def test_a_damaged_checkpoint_costs_steps_and_nothing_else(tmp_path, train, orac
     assert (0, 0) < saved(tmp_path) < newest
     assert train(tmp_path) == 0
     assert outcome(tmp_path) == oracle[LAYOUTS]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_continues_compiled(tmp_path, train, oracle, monkeypatch):
+    """The last bits are of the compiler, so a run begun with it goes on with it, whatever the second start asks for."""
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # the child forks no processes of its own
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert train(whole, compiled=True, limit_s=600) == 0
+    kill = {(MOMENTS[0], 14): send(signal.SIGKILL)}
+    assert train(stopped, at=kill, compiled=True, limit_s=600) == -signal.SIGKILL
+    assert train(stopped, compiled=False, limit_s=600) == 0
+    assert outcome(stopped) == outcome(whole)
+    assert outcome(whole)["record"]["environment"]["compiled"]
+    assert outcome(whole)["files"] != oracle[LAYOUTS]["files"]  # witness: it was compiled
 
 
 @pytest.mark.soak

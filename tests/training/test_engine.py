@@ -16,6 +16,7 @@ from workbench import datasets
 from workbench.build import build
 from workbench.datasets import layouts
 from workbench.errors import Corrupt, Interrupted, OutOfRange
+from workbench.training import loop
 from workbench.training.checkpoint import Checkpoints
 from workbench.training.loop import Training
 from workbench.training.recipe import Recipe
@@ -208,6 +209,44 @@ def edit(tensors, group, name, value):
     group.pop(name, None)
     if value is not None:
         group[name] = value
+
+
+def test_compilation_and_threads_are_those_that_the_run_was_begun_with(monkeypatch, caplog):
+    """They change the last bits; on a continuation the checkpoint decides, and says so."""
+    compiled = []
+    monkeypatch.setattr(loop, "through_compiler", lambda network: compiled.append(network) or network)
+    split = layouts.make(64, seed=0)
+
+    def begun(**settings):
+        return Training(fresh("circularnet", split), split, split, SMALL, 0, "cpu", **settings)
+
+    first, threads = begun(compiled=True), torch.get_num_threads()
+    tensors, scalars = first.state()
+    assert len(compiled) == 1 and scalars["compiled"] and scalars["threads"] == threads
+    second = begun()
+    second.load_state(tensors, scalars | {"threads": threads + 1})
+    try:
+        assert len(compiled) == 2 and second.compiled and torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
+    assert "begun compiled" in caplog.text
+    begun(compiled=True).load_state(*begun().state())
+    assert "begun uncompiled" in caplog.text
+    caplog.clear()
+    begun().load_state(*begun().state())
+    assert not caplog.text  # witness
+
+
+def test_a_run_on_another_machine_is_recorded_as_moved(monkeypatch, caplog):
+    split = layouts.make(64, seed=0)
+    training = Training(fresh("circularnet", split), split, split, SMALL, 0, "cpu")
+    tensors, scalars = training.state()
+    moved = scalars | {"machines": ["another, torch 2.11.0"]}
+    training.load_state(tensors, moved)
+    assert training.machines[0] == "another, torch 2.11.0" and len(training.machines) == 2
+    assert "no promise" in caplog.text
+    training.load_state(tensors, scalars)
+    assert len(training.machines) == 1  # witness
 
 
 FOREIGN = {
