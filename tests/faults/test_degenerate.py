@@ -22,8 +22,9 @@ PICTURES = {"black": torch.zeros, "white": torch.ones, "grey": lambda *shape: to
 
 def finite(network, x):
     """Are logits and all gradients of this pass finite?"""
+    x = x.clone().requires_grad_()
     logits = network(x)
-    wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    wanted = [x, *(parameter for parameter in network.parameters() if parameter.requires_grad)]
     gradients = torch.autograd.grad(logits.square().sum(), wanted, allow_unused=True)
     return all(value.isfinite().all() for value in (logits, *gradients) if value is not None)
 
