@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--precision", choices=("float32", "bf16", "fp16"), help="instead of the recipe's")
     added.add_argument("--accumulate", type=int, help="compute each batch in this many parts, to save memory")
     added.add_argument("--seed", type=int, default=0)
-    added.add_argument("--compile", action="store_true", help="through torch.compile; faster on long runs")
+    added.add_argument("--compile", action="store_true", help="through torch.compile")
     added.add_argument(
         "--no-graph", action="store_true", help="on a GPU, start every kernel instead of replaying a graph"
     )

@@ -45,7 +45,7 @@ def run_all(
     return [record for experiment in experiments if (record := store.get(experiment))]
 
 
-def _processes(waiting: list[Experiment], store: Store, device: str, jobs: int, workers: int = 0):
+def _processes(waiting: list[Experiment], store: Store, device: str, jobs: int, workers: int):
     """Run `waiting` in child processes; yields now and then; raises the first error of a child."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpu = _on_gpu(device)
