@@ -15,7 +15,7 @@ from workbench.attach import attach
 from workbench.build import build, canonical, resolved
 from workbench.errors import DataMissing, OutOfRange, UnknownName
 from workbench.experiments.experiment import Experiment
-from workbench.experiments.grid import run_all
+from workbench.experiments.grid import Resources, run_all
 from workbench.experiments.store import Store
 from workbench.explain.complexity import count
 from workbench.training.recipe import Recipe
@@ -175,10 +175,10 @@ def test_processes_of_the_grid_find_it(module, tmp_path, monkeypatch):
     experiment = Experiment(model=f"{module()}-resnet20", dataset="cifar10", recipe=RECIPE, seed=0)
     store = Store(tmp_path / "runs", tmp_path / "data", tmp_path / "published")
     with pytest.raises(DataMissing, match="cifar10"):
-        run_all([experiment], store, "cpu", 1)
+        run_all([experiment], store, Resources(device="cpu", jobs=1))
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(tmp_path)])
     with pytest.raises(OutOfRange, match="no module"):  # witness: it is the process that looks
-        run_all([experiment], store, "cpu", 1)
+        run_all([experiment], store, Resources(device="cpu", jobs=1))
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def train(options: argparse.Namespace) -> None:
 def reproduce(options: argparse.Namespace) -> None:
     from workbench.experiments import tables, text
     from workbench.experiments.compare import compare, reading
+    from workbench.experiments.grid import Resources
     from workbench.experiments.notebooks import has_notebook
     from workbench.experiments.notebooks import reproduce as run_notebook
     from workbench.experiments.store import Store
@@ -121,12 +122,11 @@ def reproduce(options: argparse.Namespace) -> None:
             raise UnknownName("budget", options.budget, budgets)
         chosen = [one for one in chosen if has_notebook(one) and options.budget in ("count", *one.budgets)]
     store = Store(options.runs, options.data_dir)
+    resources = Resources(device=options.device, jobs=options.jobs, workers=options.workers)
     for one in chosen:
         where = f" on {one.data}" if one.data else ""
         print(f"{one.key}, {one.paper}: {one.caption}\nbudget {options.budget}{where}", flush=True)
-        executed = run_notebook(
-            one, options.budget, store, options.seeds, options.device, options.jobs, options.workers
-        )
+        executed = run_notebook(one, options.budget, store, options.seeds, resources)
         entries = compare(one, store)
         print(text.plain(one, entries, options.budget))
         print("\n" + "\n".join(reading(one, entries, options.budget)))

@@ -11,9 +11,11 @@ import torch
 from workbench.errors import CannotWrite, DataMissing, WorkbenchError
 from workbench.experiments import grid
 from workbench.experiments.experiment import Experiment
+from workbench.experiments.grid import Resources
 from workbench.experiments.store import Store
 from workbench.training.recipe import Recipe
 
+CPU, ONE, TWO = (Resources(device="cpu", jobs=jobs) for jobs in (0, 1, 2))
 RECIPE = Recipe(batch=512, epochs=1, lr=0.1, schedule="constant")
 
 
@@ -53,7 +55,7 @@ def oracle(tmp_path_factory):
 def ran(tmp_path_factory):
     """Three runs, two at a time: the folder, the records and the progress."""
     root, seen = tmp_path_factory.mktemp("grid"), []
-    records = grid.run_all(THREE, folder(root, "runs"), "cpu", 2, lambda *progress: seen.append(progress))
+    records = grid.run_all(THREE, folder(root, "runs"), TWO, lambda *progress: seen.append(progress))
     return root, records, seen
 
 
@@ -76,16 +78,16 @@ def test_a_second_call_trains_nothing(ran, monkeypatch):
     root, records, _ = ran
     monkeypatch.setattr(grid, "_processes", lambda *_: pytest.fail("started a process"))
     seen = []
-    again = grid.run_all(THREE, folder(root, "runs"), "cpu", 2, lambda *progress: seen.append(progress))
+    again = grid.run_all(THREE, folder(root, "runs"), TWO, lambda *progress: seen.append(progress))
     assert (again, seen) == (records, [(3, 3)])
     with pytest.raises(pytest.fail.Exception):  # witness: what is not done would have been
-        grid.run_all([*THREE, experiment(seed=2)], folder(root, "runs"), "cpu")
+        grid.run_all([*THREE, experiment(seed=2)], folder(root, "runs"), CPU)
 
 
 def test_an_error_of_a_child_arrives_as_itself(tmp_path):
     missing = experiment("resnet20", dataset="cifar10")
     with pytest.raises(DataMissing, match=r"cifar10 is not in .*workbench data fetch cifar10") as told:
-        grid.run_all([missing], folder(tmp_path, "runs"), "cpu")
+        grid.run_all([missing], folder(tmp_path, "runs"), CPU)
     assert told.value.exit_code == 3
     assert not multiprocessing.active_children()
     with pytest.raises(DataMissing) as here:  # the same sentence as in this process
@@ -97,7 +99,7 @@ def test_a_folder_that_cannot_be_written_stops_it_before_any_process(tmp_path, m
     (tmp_path / "file").touch()
     monkeypatch.setattr(grid, "_processes", lambda *_: pytest.fail("started a process"))
     with pytest.raises(CannotWrite, match="file"):
-        grid.run_all(THREE, folder(tmp_path / "file", "runs"), "cpu")
+        grid.run_all(THREE, folder(tmp_path / "file", "runs"), CPU)
 
 
 def test_a_killed_process_is_named_and_the_next_call_finishes_its_run(tmp_path, oracle):
@@ -111,10 +113,10 @@ def test_a_killed_process_is_named_and_the_next_call_finishes_its_run(tmp_path, 
                     os.kill(child.pid, signal.SIGKILL)
 
     with pytest.raises(WorkbenchError, match=two.key()):
-        grid.run_all([two], store, "cpu", 1, kill)
+        grid.run_all([two], store, ONE, kill)
     assert store.get(two) is None
     assert [key for key, _, _ in store.unfinished()] == [two.key()]
-    (record,) = grid.run_all([two], store, "cpu", 1)
+    (record,) = grid.run_all([two], store, ONE)
     assert plain(record) == plain(oracle(two, 1))
     assert not [*store.unfinished()]
 
@@ -124,7 +126,7 @@ def test_one_failure_stops_the_others_without_losing_them(tmp_path):
     long = experiment(recipe=Recipe(batch=64, epochs=10_000, lr=0.1, schedule="constant"))
     store = folder(tmp_path, "runs")
     with pytest.raises(DataMissing):
-        grid.run_all([long, experiment("resnet20", dataset="cifar10")], store, "cpu", 2)
+        grid.run_all([long, experiment("resnet20", dataset="cifar10")], store, TWO)
     assert not multiprocessing.active_children()
     assert store.get(long) is None
 
@@ -157,5 +159,7 @@ def test_the_cores_are_shared_among_the_jobs(tmp_path, monkeypatch, jobs, thread
     monkeypatch.setattr(grid, "POLL_S", 0)
     monkeypatch.setattr(grid.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(grid.multiprocessing, "get_context", lambda _: Context())
-    grid.run_all([experiment(seed=seed) for seed in range(9)], folder(tmp_path, "runs"), "cpu", jobs)
+    grid.run_all(
+        [experiment(seed=seed) for seed in range(9)], folder(tmp_path, "runs"), Resources(device="cpu", jobs=jobs)
+    )
     assert started == [threads] * 9

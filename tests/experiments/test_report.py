@@ -5,6 +5,7 @@ import pytest
 from workbench.errors import UnknownName
 from workbench.experiments import report, tables
 from workbench.experiments.experiment import PROJECT, Experiment, Record
+from workbench.experiments.grid import Resources
 from workbench.experiments.store import Store
 from workbench.explain.complexity import count
 from workbench.files import write_json
@@ -190,8 +191,8 @@ def test_a_heading_says_what_is_measured():
 
 def test_run_does_what_is_missing_and_nothing_at_budget_count(store, monkeypatch):
     asked = []
-    monkeypatch.setattr(report, "run_all", lambda experiments, *rest: asked.append((experiments, rest[1:3])))
+    monkeypatch.setattr(report, "run_all", lambda experiments, *rest: asked.append((experiments, rest[1])))
     report.run(CRA, "count", store)
     assert not asked
-    report.run(CRA, "smoke", store, seeds=1, device="cpu", jobs=2)
-    assert asked == [(CRA.experiments("smoke", 1), ("cpu", 2))]
+    report.run(CRA, "smoke", store, seeds=1, resources=Resources(device="cpu", jobs=2))
+    assert asked == [(CRA.experiments("smoke", 1), Resources(device="cpu", jobs=2))]

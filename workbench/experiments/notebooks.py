@@ -6,6 +6,7 @@ from pathlib import Path
 
 from workbench import files
 from workbench.errors import UnknownName, WorkbenchError
+from workbench.experiments.grid import DEFAULT, Resources
 from workbench.experiments.report import run
 from workbench.experiments.store import Store
 from workbench.experiments.tables import Table
@@ -17,9 +18,7 @@ def has_notebook(table: Table) -> bool:
     return _path(table).is_file()
 
 
-def reproduce(
-    table: Table, budget: str, store: Store, seeds: int = 0, device: str = "auto", jobs: int = 0, workers: int = 0
-) -> Path:
+def reproduce(table: Table, budget: str, store: Store, seeds: int = 0, resources: Resources = DEFAULT) -> Path:
     """Measure what this budget lacks, execute the notebook, and return it: runs/notebooks/<table>-<budget>.ipynb.
 
     On another data set its name ends with what that is called.
@@ -41,12 +40,12 @@ def reproduce(
         "budget": budget,
         "data": own if table.data else "",
         "seeds": seeds,
-        "device": device,
+        "device": resources.device,
         "runs_dir": str(store.root.resolve()),
         "data_dir": str(store.data.resolve()),
     }
     with files.lock(store.root / f".{target.stem}.lock"):
-        run(table, budget, store, seeds, device, jobs, workers)
+        run(table, budget, store, seeds, resources)
         failed.unlink(missing_ok=True)
         try:
             papermill.execute_notebook(

@@ -15,7 +15,7 @@ from workbench.experiments.compare import (
     recorded,
 )
 from workbench.experiments.experiment import HERE, Record
-from workbench.experiments.grid import run_all
+from workbench.experiments.grid import DEFAULT, Resources, run_all
 from workbench.experiments.metrics import Metric, value
 from workbench.experiments.store import Store
 from workbench.experiments.tables import Table
@@ -48,9 +48,7 @@ def models(table: Table, budget: str) -> "pd.DataFrame":
     return pd.DataFrame(lines).set_index("row").astype({"twin's parameters": "Int64"})
 
 
-def run(
-    table: Table, budget: str, store: Store, seeds: int = 0, device: str = "auto", jobs: int = 0, workers: int = 0
-) -> None:
+def run(table: Table, budget: str, store: Store, seeds: int = 0, resources: Resources = DEFAULT) -> None:
     """Train whatever this budget still lacks, with a progress bar over epochs."""
     from tqdm.auto import tqdm
 
@@ -63,7 +61,7 @@ def run(
                 bar.total = total
                 bar.update(epochs - bar.n)
 
-        run_all(table.experiments(budget, seeds), store, device, jobs, progress, workers)
+        run_all(table.experiments(budget, seeds), store, resources, progress)
 
 
 def frame(table: Table, entries: list[dict[str, Any]], budget: str = "") -> "pd.DataFrame":
@@ -143,6 +141,7 @@ def of_budget(table: Table, store: Store, budget: str) -> dict[str, list[Record]
 
 
 __all__ = [
+    "Resources",
     "compare",
     "curve_frame",
     "figure",
