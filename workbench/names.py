@@ -33,16 +33,19 @@ ATTENTIONS = {
 }
 BACKBONES = {
     "circularnet": "workbench.backbones.circular:circularnet",
+    "densenetbc22": "workbench.backbones.densenet:densenetbc22",
     "densenetbc100": "workbench.backbones.densenet:densenetbc100",
     "mnasnet1_0": "workbench.backbones.mobilenet:mnasnet1_0",
-    "mobilenetv1": "workbench.backbones.mobilenet:mobilenetv1",
+    "mobilenetv1": "workbench.backbones.mobilenetv1:mobilenetv1",
     "mobilenetv2": "workbench.backbones.mobilenet:mobilenetv2",
     "plain6": "workbench.backbones.plain:plain6",
-    **{f"resnet{depth}": f"workbench.backbones.resnet:resnet{depth}" for depth in (18, 20, 32, 34, 44, 50, 56)},
+    **{f"resnet{depth}": f"workbench.backbones.resnet:resnet{depth}" for depth in (8, 14, 18, 20, 32, 34, 44, 50, 56)},
     **{f"resnet{depth}": f"workbench.backbones.resnet:resnet{depth}" for depth in (101, 110, 152)},
     **{f"resnet{depth}v1": f"workbench.backbones.resnet:resnet{depth}v1" for depth in (50, 101)},
-    **{f"resnext{depth}": f"workbench.backbones.resnet:resnext{depth}" for depth in (29, 50, 101)},
+    **{f"resnext{depth}": f"workbench.backbones.resnet:resnext{depth}" for depth in (11, 20, 29, 50, 101)},
     "shufflenet": "workbench.backbones.shufflenet:shufflenet",
+    "shufflenet0_5": "workbench.backbones.shufflenet:shufflenet0_5",
+    "vgg7": "workbench.backbones.vgg:vgg7",
     "vgg16": "workbench.backbones.vgg:vgg16",
 }
 SLOTS = {"detector": DETECTORS, "connection": CONNECTIONS, "conv": CONVS, "attention": ATTENTIONS}

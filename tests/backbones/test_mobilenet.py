@@ -11,8 +11,10 @@ from torchvision import models
 
 from workbench.attention import Trail
 from workbench.attention.sk import SK
-from workbench.backbones.mobilenet import InvertedResidual, mnasnet1_0, mobilenetv1, mobilenetv2
+from workbench.backbones.mobilenet import InvertedResidual, mnasnet1_0, mobilenetv2
+from workbench.backbones.mobilenetv1 import mobilenetv1
 from workbench.build import build
+from workbench.errors import OutOfRange
 
 oracle = runpy.run_path(str(Path(__file__).with_name("oracle.py")))
 ORACLES = {"mobilenetv2": models.mobilenet_v2, "mnasnet1_0": models.mnasnet1_0}
@@ -50,6 +52,41 @@ def test_torchvision_agrees(name):
     assert (ours(picture) - expected).abs().max() < 1e-12
     next(ours.parameters())[0, 0, 1, 1] += 0.1
     assert (ours(picture) - expected).abs().max() > 1e-6  # witness
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("mobilenetv2[width=0.5]", lambda: models.mobilenet_v2(width_mult=0.5)),
+        ("mobilenetv2[width=1.3]", lambda: models.mobilenet_v2(width_mult=1.3)),
+        ("mnasnet1_0[width=0.5]", models.mnasnet0_5),
+        ("mnasnet1_0[width=1.3]", models.mnasnet1_3),
+    ],
+)
+def test_narrow_and_wide_ones_are_torchvisions(name, theirs):
+    def shapes(network):
+        return [tuple(value.shape) for value in network.state_dict().values()]
+
+    with torch.device("meta"):
+        expected = theirs()
+    assert shapes(meta(name)) == shapes(expected)
+    assert shapes(meta(name.replace("5]", "6]").replace("3]", "2]"))) != shapes(expected)  # witness
+
+
+@pytest.mark.parametrize("name", [*ORACLES, "mobilenetv1"])
+def test_a_cifar_stem_leaves_out_two_halvings(name):
+    with torch.device("meta"):
+        cifar, plain = build(f"{name}[stem=cifar]", 10).eval(), build(name, 10).eval()
+        sides = [[m.shape[-1] for m in net.maps(torch.empty(1, 3, 32, 32), Trail())] for net in (cifar, plain)]
+    assert (cifar.image_size, plain.image_size) == (32, 224)
+    assert (sides[0][-1], sides[1][-1]) == (4, 1)
+    assert params(f"{name}[stem=cifar]") == params(name)
+
+
+@pytest.mark.parametrize("option", ["width=0", "width=9", "stem=small"])
+def test_what_no_mobilenet_is(option):
+    with pytest.raises(OutOfRange, match=option.replace("width=0", "width=0.0").replace("9", "9.0")):
+        build(f"mobilenetv2[{option}]", 10)
 
 
 @pytest.mark.parametrize("name", ORACLES)

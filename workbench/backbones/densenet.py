@@ -106,4 +106,5 @@ def transition(channels: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
-densenetbc100 = partial(DenseNet, 16, 12)
+# depth 6 n + 4: three blocks of n layers, k = 12
+densenetbc22, densenetbc100 = (partial(DenseNet, n, 12) for n in (3, 16))

@@ -1,17 +1,22 @@
-"""MobileNetV1 (Howard et al., 2017), MobileNetV2 (Sandler et al., CVPR 2018) and MnasNet-B1 (Tan et al., CVPR 2019).
+"""MobileNetV2 (Sandler et al., CVPR 2018) and MnasNet-B1 (Tan et al., CVPR 2019).
 
-The last two are torchvision's, with its initialisation and its BN momentum.  Their attention stands at the end of
-the branch, after its last BN and before the shortcut; MobileNetV1's after every ReLU but the stem's, as in the
-SE-MobileNet of the AW paper.  The conv socket is MobileNetV2's depthwise 3x3 and MobileNetV1's pointwise 1x1.
+Both are torchvision's, with its initialisation and its BN momentum.  Attention stands at the end of the branch, after
+its last BN and before the shortcut.  The conv socket is MobileNetV2's depthwise 3x3.
+
+width: times the channels of all layers, rounded to multiples of 8, as torchvision; its last 1x1 keeps 1,280.
+stem=cifar: for 32x32 pictures, without the first two halvings of the map; no paper's.
 """
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from workbench.attention import ConvSpec, GlobalPool, Site, Trail
 from workbench.backbones.network import AttentionBuilder, ConvBuilder, Network, attend, he_init, norm, plain_conv, run
+from workbench.errors import OutOfRange
+
+Stem = Literal["imagenet", "cifar"]
 
 
 class Stack(NamedTuple):
@@ -41,16 +46,26 @@ MNASNET = (
     Stack(6, 5, 192, 4, 2),
     Stack(6, 3, 320, 1, 1),
 )
-MOBILENETV1 = ((64, 1), (128, 2), (256, 2), (512, 6), (1024, 2))  # width, depth; all stages but the first halve the map
 
 
 class MobileNetV2(Network):
     """Attention sites 1.1 to 7.1, numbered by stack: 17 blocks, 1,504 channels."""
 
-    def __init__(self, *, classes: int, attention: AttentionBuilder | None = None, conv: ConvBuilder = plain_conv):
+    def __init__(
+        self,
+        *,
+        classes: int,
+        attention: AttentionBuilder | None = None,
+        conv: ConvBuilder = plain_conv,
+        width: float = 1.0,
+        stem: Stem = "imagenet",
+    ):
         super().__init__()
-        self.features = nn.Sequential(unit(nn.Conv2d(3, 32, 3, 2, 1, bias=False), 32))
-        for stack, site in sites(MOBILENETV2, 32):
+        self.image_size, first = entry(stem)
+        channels, last_channels = rounded(32, width), rounded(1280, max(1.0, width))
+        self.features = nn.Sequential(unit(nn.Conv2d(3, channels, 3, first, 1, bias=False), channels))
+        for stack, site in sites(fitted(MOBILENETV2, width, stem), channels):
+            channels = site.channels
             hidden = site.in_channels * stack.expansion
             layers = nn.Sequential()
             if stack.expansion > 1:
@@ -60,9 +75,9 @@ class MobileNetV2(Network):
             site = site._replace(sources=(hidden,) * len(layers))
             layers.extend([nn.Conv2d(hidden, site.channels, 1, bias=False), nn.BatchNorm2d(site.channels)])
             self.features.append(InvertedResidual(site, "conv", layers, attention))
-        self.features.append(unit(nn.Conv2d(320, 1280, 1, bias=False), 1280))
+        self.features.append(unit(nn.Conv2d(channels, last_channels, 1, bias=False), last_channels))
         self.avgpool = GlobalPool()
-        last = nn.Linear(1280, classes)
+        last = nn.Linear(last_channels, classes)
         self.classifier = nn.Sequential(nn.Dropout(0.2), last)
         he_init(self)
         nn.init.normal_(last.weight, 0, 0.01)
@@ -84,10 +99,21 @@ class MobileNetV2(Network):
 class MnasNet(Network):
     """Attention sites 1.1 to 6.1, numbered by stack: 16 blocks, 1,712 channels; the separable convolution has none."""
 
-    def __init__(self, *, classes: int, attention: AttentionBuilder | None = None):
+    def __init__(
+        self,
+        *,
+        classes: int,
+        attention: AttentionBuilder | None = None,
+        width: float = 1.0,
+        stem: Stem = "imagenet",
+    ):
         super().__init__()
+        self.image_size, first = entry(stem)
+        start, channels = rounded(32, width), rounded(16, width)
+        separable = [*slow_unit(start, start, 3, groups=start), *slow_unit(start, channels)[:2]]
         stacks = [nn.Sequential() for _ in MNASNET]
-        for stack, site in sites(MNASNET, 16):
+        for stack, site in sites(fitted(MNASNET, width, stem), channels):
+            channels = site.channels
             hidden = site.in_channels * stack.expansion
             expand = slow_unit(site.in_channels, hidden)
             depthwise = slow_unit(hidden, hidden, stack.kernel, site.stride, hidden)
@@ -95,8 +121,7 @@ class MnasNet(Network):
             layers = nn.Sequential(*expand, *depthwise, *project)
             site = site._replace(sources=(hidden, hidden))
             stacks[site.stage - 1].append(InvertedResidual(site, "layers", layers, attention))
-        separable = [*slow_unit(32, 32, 3, groups=32), *slow_unit(32, 16)[:2]]
-        self.layers = nn.Sequential(*slow_unit(3, 32, 3, 2), *separable, *stacks, *slow_unit(320, 1280))
+        self.layers = nn.Sequential(*slow_unit(3, start, 3, first), *separable, *stacks, *slow_unit(channels, 1280))
         self.avgpool = GlobalPool()
         last = nn.Linear(1280, classes)
         self.classifier = nn.Sequential(nn.Dropout(0.2), last)
@@ -116,57 +141,6 @@ class MnasNet(Network):
 
     def classify(self, descriptor: Tensor) -> Tensor:
         return self.classifier(descriptor)
-
-
-class MobileNetV1(Network):
-    """A stem and 13 separable convolutions; the depthwise and the pointwise half are blocks of their own.
-
-    Attention sites 1.1 and 1.2 to 5.3 and 5.4: 26 of them, odd blocks depthwise, even ones pointwise.
-    """
-
-    def __init__(self, *, classes: int, attention: AttentionBuilder | None = None, conv: ConvBuilder = plain_conv):
-        super().__init__()
-        channels = 32
-        self.stem = unit(nn.Conv2d(3, channels, 3, 2, 1, bias=False), channels, nn.ReLU)
-        self.stages = nn.ModuleList()
-        for stage, (width, depth) in enumerate(MOBILENETV1, 1):
-            blocks = nn.ModuleList()
-            for number in range(1, depth + 1):
-                stride = 2 if stage > 1 and number == 1 else 1
-                blocks.append(Separable(Site(stage, number, channels, width, stride), attention, conv))
-                channels = width
-            self.stages.append(blocks)
-        self.head(channels, classes)
-        he_init(self)
-
-    def maps(self, x: Tensor, trail: Trail) -> list[Tensor]:
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            for block in stage.children():
-                x = block(x, trail)
-            maps.append(x)
-        return maps
-
-
-class Separable(nn.Module):
-    """Depthwise 3x3, which has the stride, then pointwise 1x1, each with BN, ReLU and attention."""
-
-    def __init__(self, site: Site, attention: AttentionBuilder | None, conv: ConvBuilder):
-        super().__init__()
-        inputs, outputs = site.in_channels, site.channels
-        first = site._replace(block=2 * site.block - 1, channels=inputs)
-        second = site._replace(block=2 * site.block, stride=1)
-        self.depthwise = unit(plain_conv(first, ConvSpec(inputs, inputs, 3, site.stride, inputs)), inputs, nn.ReLU)
-        self.attention1 = attention(first) if attention else None
-        self.pointwise = unit(conv(second, ConvSpec(inputs, outputs, 1)), outputs, nn.ReLU)
-        self.attention2 = attention(second) if attention else None
-
-    def forward(self, x: Tensor, trail: Trail) -> Tensor:
-        x = attend(self.depthwise(x), self.attention1, trail)
-        for layer in self.pointwise:
-            x = run(layer, x, trail)
-        return attend(x, self.attention2, trail)
 
 
 class InvertedResidual(nn.Module):
@@ -192,12 +166,36 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-def sites(stacks: tuple[Stack, ...], channels: int) -> Iterator[tuple[Stack, Site]]:
+def sites(stacks: Iterable[Stack], channels: int) -> Iterator[tuple[Stack, Site]]:
     """Every block's site, with its stack; `channels` enter the first."""
     for stage, stack in enumerate(stacks, 1):
         for block in range(1, stack.depth + 1):
             yield stack, Site(stage, block, channels, stack.channels, stack.stride if block == 1 else 1)
             channels = stack.channels
+
+
+def entry(stem: Stem) -> tuple[int, int]:
+    """The side of the pictures in pixels, and the stride of the stem."""
+    if stem not in ("imagenet", "cifar"):
+        raise OutOfRange(f"MobileNet option stem={stem}; use imagenet (224x224 pictures) or cifar (32x32).")
+    return (32, 1) if stem == "cifar" else (224, 2)
+
+
+def fitted(stacks: tuple[Stack, ...], width: float, stem: Stem) -> Iterator[Stack]:
+    """The stacks times `width`; behind a CIFAR stem the first that halves the map does not."""
+    halved = stem == "imagenet"
+    for stack in stacks:
+        stride = stack.stride if halved else 1
+        halved = halved or stack.stride > 1
+        yield stack._replace(channels=rounded(stack.channels, width), stride=stride)
+
+
+def rounded(channels: int, width: float) -> int:
+    """The multiple of 8 nearest to channels * width, the next one where that loses more than a tenth."""
+    if not 0.1 <= width <= 4:
+        raise OutOfRange(f"MobileNet option width={width}; use 0.1 to 4.")
+    near = max(8, int(channels * width + 4) // 8 * 8)
+    return near + 8 * (near < 0.9 * channels * width)
 
 
 def unit(conv: nn.Module, channels: int, activation: Callable[..., nn.Module] = nn.ReLU6) -> nn.Sequential:
@@ -220,4 +218,4 @@ def flat(layers: nn.Module) -> Iterator[nn.Module]:
             yield layer
 
 
-mobilenetv1, mobilenetv2, mnasnet1_0 = MobileNetV1, MobileNetV2, MnasNet
+mobilenetv2, mnasnet1_0 = MobileNetV2, MnasNet

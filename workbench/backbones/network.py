@@ -43,7 +43,11 @@ class Network(nn.Module):
         return self.logits(x, Trail())
 
     def logits(self, x: Tensor, trail: Trail) -> Tensor:
-        *trail.features, last = self.maps(x, trail)
+        return self.read(self.maps(x, trail), trail)
+
+    def read(self, maps: list[Tensor], trail: Trail) -> Tensor:
+        """The maps after each stage -> logits (N, classes)."""
+        *trail.features, last = maps
         return self.classify(run(self.avgpool, last, trail))
 
     def attentions(self) -> Iterator[Attention]:

@@ -180,6 +180,10 @@ resnext50 = partial(ResNet, Design(Bottleneck, (3, 4, 6, 3), groups=32, group_wi
 resnext101 = partial(ResNet, Design(Bottleneck, (3, 4, 23, 3), groups=32, group_width=4))
 resnext29 = partial(ResNet, Design(Bottleneck, (3, 3, 3), cifar=True, groups=64, group_width=8))
 # ResNet-(6n+2): three stages of n basic blocks
-resnet20, resnet32, resnet44, resnet56, resnet110 = (
-    partial(ResNet, Design(Basic, (n, n, n), 16, cifar=True, padded=True)) for n in (3, 5, 7, 9, 18)
+resnet8, resnet14, resnet20, resnet32, resnet44, resnet56, resnet110 = (
+    partial(ResNet, Design(Basic, (n, n, n), 16, cifar=True, padded=True)) for n in (1, 2, 3, 5, 7, 9, 18)
+)
+# ResNeXt-(9n+2) as narrow as those: three stages of n bottlenecks whose 3x3 has 4 groups.  No paper's.
+resnext11, resnext20 = (
+    partial(ResNet, Design(Bottleneck, (n, n, n), 16, cifar=True, groups=4, group_width=16)) for n in (1, 2)
 )

@@ -81,3 +81,4 @@ def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: i
 
 
 shufflenet = partial(ShuffleNet, (4, 8, 4), 240, 3)
+shufflenet0_5 = partial(ShuffleNet, (4, 8, 4), 120, 3)  # 0.5x

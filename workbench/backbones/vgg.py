@@ -1,7 +1,8 @@
 """VGG-16 with BN (Simonyan and Zisserman, ICLR 2015) for 32x32 pictures, as counted in CRA Table V.
 
 Convolutions and their BN have torchvision's names (`features.N` of vgg16_bn); the classifier is the CIFAR one,
-512-512-512-classes.  Attention stands after the ReLU of every convolution.
+512-512-512-classes.  Attention stands after the ReLU of every convolution.  VGG-7, with one convolution a stage and no
+fifth stage, is no paper's: it serves pictures of 16x16.
 """
 
 from functools import partial
@@ -50,4 +51,5 @@ class VGG(Network):
         return self.fc(self.classifier(descriptor))
 
 
+vgg7 = partial(VGG, (1, 1, 1, 1))
 vgg16 = partial(VGG, (2, 2, 3, 3, 3))
