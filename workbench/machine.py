@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from workbench import files
@@ -12,21 +13,38 @@ from workbench import files
 
 def data(options: argparse.Namespace) -> None:
     from workbench import datasets
-    from workbench.datasets import DATASETS, cifar
+    from workbench.datasets import DATASETS
 
     root = files.data_dir(options.data_dir)
-    chosen = [datasets.canonical(name) for name in options.names] or list(DATASETS)
+    named = [datasets.canonical(name) for name in options.names]
     if options.action == "list":
-        for name in chosen:
-            print(f"{name:10} {DATASETS.get(name) or _size(*datasets.load(name, root))}")
+        for name in named or DATASETS:
+            print(f"{name:10} {DATASETS.get(name) or _size(*_splits(name, root))}")
         print(f"\nin {root} (--data-dir, WORKBENCH_DATA); folder:PATH is a folder of your own pictures")
         return
-    for name in chosen:
-        if options.action == "fetch" and name in datasets.CLASSES and name != "layouts":
+    for name in named or _by_default(options.action, root):
+        if options.action == "fetch" and name in datasets.PLACES:
             files.ensure_writable(root)
-            cifar.fetch(name, root)
-        datasets.verify(name, options.skip_bad_images)
-        print(f"{name}: {_size(*datasets.load(name, root))}, verified")
+            datasets.fetch(name, root)
+        if options.action == "verify" or name not in datasets.PLACES:  # to decode all of ImageNet takes long
+            datasets.verify(name, options.skip_bad_images, root)
+        print(f"{name}: {_size(*_splits(name, root))}, {'fetched' if options.action == 'fetch' else 'verified'}")
+
+
+def _by_default(action: str, root: Path) -> list[str]:
+    """What is fetched without a name: the small ones; what is verified: those that are there."""
+    from workbench.datasets import DATASETS, PLACES
+
+    if action == "fetch":
+        return ["cifar10", "cifar100", "imagenette"]
+    return [name for name in DATASETS if name not in PLACES or (root / PLACES[name]).is_dir()]
+
+
+def _splits(name: str, root: Path) -> tuple[Any, Any]:
+    from workbench import datasets
+    from workbench.datasets import coco
+
+    return coco.load(root) if name in datasets.DETECTION else datasets.load(name, root)
 
 
 def _size(train: Any, test: Any) -> str:

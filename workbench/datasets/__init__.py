@@ -1,12 +1,14 @@
-"""Data sets by name, each a pair of splits: pictures in memory, or `folder:PATH`, a user's own, in files."""
+"""Data sets by name, each a pair of splits: pictures in memory or in files; `folder:PATH` is a user's own."""
 
 from __future__ import annotations
 
+import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.errors import OutOfRange, UnknownName
+from workbench.errors import DataMissing, OutOfRange, UnknownName
+from workbench.files import data_dir
 
 if TYPE_CHECKING:  # the names of data sets are needed where torch is not
     from workbench.datasets.folders import FolderSplit
@@ -15,25 +17,67 @@ if TYPE_CHECKING:  # the names of data sets are needed where torch is not
 DATASETS = {
     "cifar10": "CIFAR-10, 50,000 + 10,000 photographs of 32x32, 10 classes",
     "cifar100": "CIFAR-100, 50,000 + 10,000 photographs of 32x32, 100 classes",
+    "imagenette": "Imagenette, 9,469 + 3,925 photographs, 10 classes of ImageNet, 340 MB",
+    "imagenet": "ImageNet 2012, 1,281,167 + 50,000 photographs, 1,000 classes, 155 GB, downloaded by hand",
+    "coco2017": "COCO 2017, 118,287 + 5,000 photographs, boxes of 80 classes, for detectors, 20 GB",
     "layouts": "procedural, 4,096 + 2,048 pictures of 16x16, class = texture x place, no download",
 }
-CLASSES = {"cifar10": 10, "cifar100": 100, "layouts": 32}
+CLASSES = {"cifar10": 10, "cifar100": 100, "imagenette": 10, "imagenet": 1000, "coco2017": 80, "layouts": 32}
+PLACES = {  # where each lies below the folder of all data sets; `layouts` is made when it is needed
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+    "imagenette": "imagenette2-320",
+    "imagenet": "imagenet",
+    "coco2017": "coco",
+}
+IN_FILES, DETECTION = ("imagenette", "imagenet"), ("coco2017",)
 FOLDER = "folder:"
 
 
 def load(name: str, root: Path, side: int = 224) -> tuple[Split | FolderSplit, Split | FolderSplit]:
     """The training and the test split; raises UnknownName, DataMissing, OutOfRange or Corrupt.
 
-    root: where downloaded sets lie; side: what a folder's pictures are brought to, in px, where the others have theirs.
+    root: where downloaded sets lie; side: what photographs in files are brought to, in px; the others have theirs.
     """
     name = canonical(name)
     if name.startswith(FOLDER):
         from workbench.datasets import folders
 
         return folders.load(_path(name), side)
+    if name in DETECTION:
+        raise OutOfRange(
+            f"{name} has boxes and is for detectors, which read it by `workbench.datasets.coco.load`; "
+            f"a classifier takes one of {', '.join(name for name in DATASETS if name not in DETECTION)}."
+        )
+    if name in IN_FILES:
+        from workbench.datasets import imagenet
+
+        return imagenet.load(name, root, side)
     from workbench.datasets import cifar, layouts
 
     return layouts.load() if name == "layouts" else cifar.load(name, root)
+
+
+def fetch(name: str, root: Path) -> None:
+    """Get a data set into `root` and unpack it, or say what a person must put there; none is made up or a folder.
+
+    Raises DataMissing or Corrupt.
+    """
+    from workbench.datasets import cifar, coco, imagenet
+
+    name = canonical(name)
+    try:
+        if name in IN_FILES:
+            imagenet.fetch(name, root)
+        elif name in DETECTION:
+            coco.fetch(root)
+        elif name in PLACES:
+            cifar.fetch(name, root)
+    except urllib.error.URLError as error:
+        raise DataMissing(
+            f"{name} cannot be downloaded ({error.reason}); try again where the network is reached, "
+            f"and bring {root / PLACES[name]} here."
+        ) from error
 
 
 def canonical(name: str) -> str:
@@ -67,21 +111,36 @@ def version(name: str) -> str:
         from workbench.datasets import folders
 
         return folders.version(_path(name))
+    if name in IN_FILES:
+        from workbench.datasets import imagenet
+
+        return imagenet.VERSIONS[name]
+    if name in DETECTION:
+        from workbench.datasets import coco
+
+        return coco.VERSION
     from workbench.datasets import cifar, layouts
 
     return layouts.VERSION if name == "layouts" else cifar.version(name)
 
 
-def verify(name: str, skip: int = 0) -> None:
-    """Decode every picture of a folder, of which up to `skip` may be left out from then on; the others load verified.
+def verify(name: str, skip: int = 0, root: Path | None = None) -> None:
+    """Decode every photograph in files; of a folder, up to `skip` may be left out from then on.  Raises Corrupt.
 
-    Raises Corrupt.
+    root: where downloaded sets lie, by default where `files.data_dir` says.  The sets in memory load verified.
     """
     name = canonical(name)
     if name.startswith(FOLDER):
         from workbench.datasets import folders
 
         folders.verify(_path(name), skip)
+        return
+    from workbench.datasets import coco, imagenet
+
+    if name in IN_FILES:
+        imagenet.verify(name, root or data_dir())
+    elif name in DETECTION:
+        coco.verify(root or data_dir())
 
 
 def identity(name: str) -> dict[str, str]:

@@ -12,12 +12,12 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from workbench.datasets import crops
-from workbench.datasets.decoded import FolderBatches
+from workbench.datasets.decoded import MEAN, STD, FolderBatches
 from workbench.datasets.images import decode
 from workbench.errors import Corrupt, DataMissing, OutOfRange
 from workbench.files import read_json, write_json
@@ -42,7 +42,7 @@ LAYOUT = "PATH/train/<class>/ and PATH/val/<class>/ (or PATH/test), or PATH/<cla
 class FolderSplit:
     """Pictures in files, brought to side x side px: cut at random if `augment`, as published for ImageNet, or centred.
 
-    files: (N,) paths below `root`, as bytes; labels: (N,) int64.
+    files: (N,) paths below `root`, as bytes; labels: (N,) int64; remedy: what to do about a picture that is damaged.
     """
 
     root: Path
@@ -51,9 +51,16 @@ class FolderSplit:
     classes: tuple[str, ...]
     side: int
     augment: bool
+    remedy: str
+    mean: ClassVar[tuple[float, float, float]] = MEAN
+    std: ClassVar[tuple[float, float, float]] = STD
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def at(self, index: Sequence[int]) -> Tensor:
+        """These pictures, centred: (n, side, side, 3) uint8."""
+        return torch.stack([self.picture(one, None) for one in index])
 
     def path(self, index: int) -> Path:
         return self.root / os.fsdecode(self.files[index])
@@ -63,10 +70,7 @@ class FolderSplit:
         try:
             picture = decode(self.path(index))
         except (Corrupt, OutOfRange) as error:
-            raise type(error)(
-                f"Picture {index} of {len(self)}: {error} Or leave it out: "
-                f"`workbench data verify 'folder:{self.root}' --skip-bad-images 1`."
-            ) from error
+            raise type(error)(f"Picture {index} of {len(self)}: {error} {self.remedy}") from error
         return crops.augmented(picture, self.side, *draw, index) if draw else crops.centred(picture, self.side)
 
     def batches(
@@ -86,11 +90,13 @@ class Tree(NamedTuple):
 def load(root: Path, side: int) -> tuple[FolderSplit, FolderSplit]:
     """The training and the test split, brought to `side` px; raises DataMissing, OutOfRange or Corrupt."""
     classes, files = tree(root)
+    remedy = f"Or leave it out: {skipping(root, 1)}."
 
     def split(test: bool) -> FolderSplit:
         mine = [file for file in files if file[3] == test]
         paths = np.array([os.fsencode(path) for path, *_ in mine])
-        return FolderSplit(root, paths, torch.tensor([label for *_, label, _ in mine]), classes, side, not test)
+        labels = torch.tensor([label for *_, label, _ in mine])
+        return FolderSplit(root, paths, labels, classes, side, not test, remedy)
 
     return split(False), split(True)
 
@@ -134,6 +140,22 @@ def verify(root: Path, skip: int = 0) -> None:
     Raises Corrupt, naming the first, when there are more.
     """
 
+    paths = [path for path, *_ in tree(root).files]
+    faults = damaged(root, paths)
+    if len(faults) > skip:
+        raise Corrupt(
+            f"{len(faults)} of {len(paths)} pictures cannot be decoded: {' '.join([*faults.values()][:3])} "
+            f"Replace them, or leave them out: {skipping(root, len(faults))}."
+        )
+    if faults:
+        write_json(root / LEFT_OUT, sorted(_left_out(root) | faults.keys()))
+        tree.cache_clear()
+        version.cache_clear()
+
+
+def damaged(root: Path, paths: Sequence[str]) -> dict[str, str]:
+    """Of these paths below the root, those that cannot be decoded, each with what is wrong."""
+
     def fault(path: str) -> str:
         try:
             decode(root / path)
@@ -141,18 +163,13 @@ def verify(root: Path, skip: int = 0) -> None:
             return str(error)
         return ""
 
-    paths = [path for path, *_ in tree(root).files]
     with ThreadPool() as threads:  # decoding lets go of the interpreter
-        faults = {path: text for path, text in zip(paths, threads.imap(fault, paths, 16), strict=True) if text}
-    if len(faults) > skip:
-        raise Corrupt(
-            f"{len(faults)} of {len(paths)} pictures cannot be decoded: {' '.join([*faults.values()][:3])} "
-            f"Replace them, or leave them out: `workbench data verify 'folder:{root}' --skip-bad-images {len(faults)}`."
-        )
-    if faults:
-        write_json(root / LEFT_OUT, sorted(_left_out(root) | faults.keys()))
-        tree.cache_clear()
-        version.cache_clear()
+        return {path: text for path, text in zip(paths, threads.imap(fault, paths, 16), strict=True) if text}
+
+
+def skipping(root: Path, count: int) -> str:
+    """The command that leaves out up to so many damaged pictures of a folder."""
+    return f"`workbench data verify 'folder:{root}' --skip-bad-images {count}`"
 
 
 @contextlib.contextmanager

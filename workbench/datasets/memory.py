@@ -3,7 +3,7 @@
 So there is no worker state to save: a run that continues sees what it would have seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,10 @@ class Split:
     def side(self) -> int:
         """Height of the pictures in pixels."""
         return self.pictures.shape[1]
+
+    def at(self, index: Sequence[int]) -> Tensor:
+        """These pictures as they are: (n, H, W, 3) uint8."""
+        return self.pictures[list(index)]
 
     def batches(self, device: torch.device, size: int, share: tuple[int, int] = (0, 1), workers: int = 0) -> "Batches":
         """The split on a device; `workers` would decode, and nothing here needs decoding."""

@@ -99,12 +99,10 @@ def _machine() -> Iterator[Check]:
 
 def _data_sets(data: Path) -> Iterator[Check]:
     """Is the folder of each data set there?  `workbench data verify` looks inside."""
-    import torchvision
-
     for name in datasets.DATASETS:
-        reader = getattr(torchvision.datasets, name.upper(), None)  # none for what is made up, not downloaded
-        there = reader is None or (data / reader.base_folder).is_dir()
-        text = "made when needed" if reader is None else f"in {data}"
+        place = datasets.PLACES.get(name)  # none for what is made up, not downloaded
+        there = place is None or (data / place).is_dir()
+        text = "made when needed" if place is None else f"in {data}"
         yield Check(name, "ok" if there else "note", text if there else f"not {text}; workbench data fetch {name}")
 
 
