@@ -11,8 +11,9 @@ from workbench import cli, datasets
 from workbench.datasets import folders
 from workbench.errors import DataMissing, OutOfRange
 from workbench.experiments import report, tables
-from workbench.experiments.compare import cells, compare, differences, protocols
+from workbench.experiments.compare import cells, compare, protocols
 from workbench.experiments.experiment import Experiment, Record
+from workbench.experiments.reading import differences
 from workbench.experiments.store import Store
 from workbench.explain.complexity import count
 from workbench.files import write_json
@@ -105,7 +106,7 @@ def test_a_table_on_a_folder_trains_the_twins_by_the_budgets_recipes(pets):
     mine, own = CRA.on(f"folder:{pets}").experiments("smoke", 1), CRA.experiments("smoke", 1)
     assert [(e.model, e.recipe, e.seed) for e in mine] == [(e.model, e.recipe, e.seed) for e in own]
     assert {e.dataset for e in mine} == {f"folder:{pets}"} and {e.dataset for e in own} == {"layouts"}
-    assert CRA.on("") is CRA
+    assert CRA.on("") == CRA != CRA.on("", epochs=2)
 
 
 def measured(table, store):
@@ -159,16 +160,16 @@ def test_reports_of_a_folder(pets, store, save):
 
 
 def test_the_notebook_is_told_the_folder(pets, store, monkeypatch):
-    papermill = pytest.importorskip("papermill")
+    pytest.importorskip("papermill")
     from workbench.experiments import notebooks
 
     told = []
 
-    def execute(source, target, parameters, **rest):
+    def execute(source, target, parameters, *rest, **more):
         told.append(parameters["data"])
         open(target, "x").close()
 
-    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    monkeypatch.setattr(notebooks, "execute", execute)
     monkeypatch.setattr(notebooks, "run", lambda *given: None)
     table = CRA.on(f"folder:{pets}")
     for one, budget in ((table, "smoke"), (CRA, "smoke"), (table, "count")):

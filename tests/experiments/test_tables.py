@@ -54,7 +54,7 @@ def test_the_good_file_is_read(read):
     table = read(GOOD)
     assert [str(row) for row in table.rows] == ["<7,7>", "w/o"]
     assert table.rows[1].published == {"top1_error": "24.20", "params": "25.56"}
-    assert table.budget("smoke") == tables.Budget("smoke", "layouts", "smoke", 3, "Small.")
+    assert table.budget("smoke") == tables.Budget("smoke", "layouts", "smoke", 3, "Small.", {})
 
 
 def test_what_is_not_printed_is_a_dash(read):

@@ -18,7 +18,7 @@ REFUSED += [("gamma", value) for value in (0, -0.1, 1.1, *NOT_NUMBERS)]
 REFUSED += [("momentum", value) for value in (-0.1, 1, *NOT_NUMBERS)]
 REFUSED += [("weight_decay", value) for value in (-1e-4, 11, *NOT_NUMBERS)]
 REFUSED += [("accumulate", value) for value in (0, -1, 1.5, 3, 65537)]  # 3 does not divide the batch
-REFUSED += [("schedule", value) for value in ("cosine", "", None, 1)]
+REFUSED += [("schedule", value) for value in ("sine", "", None, 1)]
 REFUSED += [("precision", value) for value in ("tf32", "float64", None)]
 REFUSED += [("nesterov", value) for value in ("true", None, 2)]
 REFUSED += [("milestones", value) for value in ((-1,), ("150",), "12", 5, (1.5,), (True,), (float("nan"),))]
@@ -68,6 +68,18 @@ def test_onecycle_is_that_of_torch_at_its_defaults(epochs, steps_per_epoch):
     assert ours(given, steps_per_epoch) == pytest.approx(theirs(), rel=1e-12, abs=0)
     if total > 1:
         assert ours(given, steps_per_epoch) != pytest.approx(theirs(div_factor=24), rel=1e-12, abs=0)  # witness
+
+
+@pytest.mark.parametrize(("epochs", "steps_per_epoch"), [(1, 1), (2, 3), (30, 17)])
+def test_cosine_is_cosineannealinglr(epochs, steps_per_epoch):
+    given, total = Recipe(batch=32, epochs=epochs, lr=0.4, schedule="cosine"), epochs * steps_per_epoch
+
+    def theirs(steps):
+        return rates(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, steps), 0.4, total)
+
+    assert ours(given, steps_per_epoch) == pytest.approx(theirs(total), rel=1e-10, abs=1e-15)
+    if total > 1:
+        assert ours(given, steps_per_epoch) != pytest.approx(theirs(total + 1), rel=1e-10, abs=1e-15)  # witness
 
 
 def test_constant_is_constant():

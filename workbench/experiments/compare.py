@@ -8,16 +8,15 @@ from typing import Any
 from workbench.datasets import label
 from workbench.experiments.audit import counted
 from workbench.experiments.experiment import Record
-from workbench.experiments.metrics import METRICS, SCALE, Metric, as_float, value
-from workbench.experiments.paired import paired
+from workbench.experiments.metrics import SCALE, Metric, as_float, value
 from workbench.experiments.store import Store
 from workbench.experiments.tables import Row, Table
 from workbench.names import parse
-from workbench.training.recipe import Recipe, as_dict, recipe
+from workbench.training.recipe import Recipe, as_dict
 
 
 def compare(table: Table, store: Store) -> list[dict[str, Any]]:
-    """One entry a row: {"row", "model", "published", "printed", "measured": [...], "status", "note"}.
+    """One entry a row: {"row", "model", "base", "published", "printed", "measured": [...], "status", "note"}.
 
     A measured entry has {"metric", "budget", "origin", "mean", "std", "n", "values", "protocol", "dataset", "model",
     "hardware", "code", "column"}; std is None for one seed.  Counted ones have the budget "count", {"agrees"}, and no
@@ -41,6 +40,7 @@ def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[st
     return {
         "row": row.label,
         "model": row.model or next(iter(row.twin.values())),
+        "base": table.base(row),
         "published": {m.key: as_float(row.published[m.key], m.unit) for m in table.metrics if m.key in row.published},
         "printed": row.published,
         "measured": counted(table, row)
@@ -55,7 +55,8 @@ def _head(table: Table, entries: list[dict[str, Any]]) -> None:
     machines: dict[str, set[str]] = defaultdict(set)
     trained = [m for entry in entries for m in entry["measured"] if m["dataset"]]
     for measured in trained:
-        where = [measured["budget"], table.data] if measured["budget"] else [measured["protocol"]]
+        epochs = f"{table.epochs} epochs" if table.epochs else ""
+        where = [measured["budget"], table.data, epochs] if measured["budget"] else [measured["protocol"]]
         measured["column"] = ", ".join(filter(None, [f"measured {measured['origin']}", *where]))
         machines[measured["column"]].add(measured["hardware"])
     for measured in trained:
@@ -65,8 +66,8 @@ def _head(table: Table, entries: list[dict[str, Any]]) -> None:
 
 def budget_of(table: Table, row: Row, record: Record) -> str | None:
     """The budget of the table that this record was made at, or None."""
-    for key, budget in table.budgets.items():
-        wanted = (row.twin.get(key), table.data or budget.dataset, as_dict(recipe(row.recipe or budget.recipe)))
+    for key in table.budgets:
+        wanted = (recorded(table.trained(row, key)), table.task(row, key), as_dict(table.recipe(row, key)))
         if wanted == (record.spec["model"]["name"], label(record.spec["dataset"]), record.spec["recipe"]):
             return key
     return None
@@ -135,63 +136,6 @@ def _status(table: Table, row: Row, records: list[Record], done: list[Record]) -
     names = {record.spec["model"]["name"] for record in done}
     lost = f", {len(records) - len(done)} diverged" if len(records) > len(done) else ""
     return ("measured" if recorded(row.model) in names else "measured on twins") + lost
-
-
-def differences(table: Table, entries: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
-    """Every row against the baseline, paired over common seeds, within one origin, backbone, protocol and machine.
-
-    [{"row", "where", "mean", "half_width", "n"}]: mean difference in points and the half width of its 95 % interval
-    (Student's t on the paired differences; None for one seed); where: what is common.
-    """
-    base = next(entry for entry in entries if entry["row"] == table.baseline)
-    points = 100 if METRICS[metric].unit == "fraction" else 1
-    return [
-        {
-            "row": entry["row"],
-            "where": _where(mine),
-            **paired([points * (mine["values"][s] - theirs["values"][s]) for s in seeds]),
-        }
-        for entry in entries
-        for mine in entry["measured"]
-        for theirs in base["measured"]
-        if entry is not base and mine["metric"] == theirs["metric"] == metric and _where(mine) == _where(theirs)
-        if (seeds := sorted(set(mine["values"]) & set(theirs["values"])))
-    ]
-
-
-def _where(measured: dict[str, Any]) -> str:
-    backbone = parse(measured["model"]).backbone
-    return f"{measured['origin']}: {backbone} on {measured['protocol']}, {measured['hardware']}"
-
-
-def reading(table: Table, entries: list[dict[str, Any]], budget: str = "") -> list[str]:
-    """What the numbers here say, in sentences made from them."""
-    metric = next((metric for metric in table.metrics if metric.source != "count"), None)
-    verdicts = [m["agrees"] for entry in entries for m in entry["measured"] if "agrees" in m]
-    lines = [f"{sum(verdicts)} of {len(verdicts)} counted cells agree to the printed digit."] if verdicts else []
-    if metric is None:
-        return lines
-    shown = [entry | {"measured": [m for m in entry["measured"] if kept(m, budget)]} for entry in entries]
-    deltas = differences(table, shown, metric.key)
-    for where in dict.fromkeys(delta["where"] for delta in deltas):
-        lines.append(f"Measured {where}: {metric.title} against {table.baseline!r}, paired over seeds:")
-        lines += [f"  {_sentence(delta)}" for delta in deltas if delta["where"] == where]
-    if deltas:
-        lines.append(
-            "These are other networks and data than the paper's: they can support its claim, never its numbers."
-        )
-    else:
-        lines.append("Nothing is measured yet; nothing follows about the claim.")
-    return lines
-
-
-def _sentence(delta: dict[str, Any]) -> str:
-    start = f"{delta['row']}: {delta['mean']:+.2f} points (n = {delta['n']}"
-    if delta["half_width"] is None:
-        return f"{start}); one seed says nothing about the noise."
-    beyond = abs(delta["mean"]) > delta["half_width"]
-    verdict = "larger than the seed noise" if beyond else "within the seed noise"
-    return f"{start}, 95 % interval +- {delta['half_width']:.2f}): {verdict}."
 
 
 def protocols(entries: list[dict[str, Any]], budget: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 import math
 import re
 from decimal import Decimal
+from statistics import fmean
 from typing import NamedTuple
 
 from workbench.errors import OutOfRange
@@ -27,6 +28,8 @@ METRICS = {
         Metric("top1_accuracy", "top-1 accuracy", "%", "higher", "train"),
         Metric("top5_accuracy", "top-5 accuracy", "%", "higher", "train"),
         Metric("accuracy", "accuracy", "fraction", "higher", "train"),
+        Metric("best_accuracy", "best accuracy of all epochs", "fraction", "higher", "train"),
+        Metric("mean_accuracy", "mean accuracy of all epochs", "fraction", "higher", "train"),
         Metric("params", "parameters", "M", "lower", "count"),
         Metric("macs", "multiply-adds", "G", "lower", "count"),
         Metric("ap", "AP", "%", "higher", "detect"),
@@ -61,8 +64,10 @@ def agrees(printed: str, value: float, unit: str) -> bool:
 
 def value(metric: Metric, record: Record) -> float:
     """The metric of one run in its unit; accuracy is 100 - error, or 1 - error as a fraction."""
+    if metric.key == "mean_accuracy":
+        return 1 - fmean(entry["test_top1_error"] for entry in record.curves) / 100
     if metric.unit == "fraction":
-        return 1 - record.metrics["top1_error"] / 100
+        return 1 - record.metrics["best_top1_error" if metric.key == "best_accuracy" else "top1_error"] / 100
     if metric.key.endswith("accuracy"):
         return 100 - record.metrics[metric.key.replace("accuracy", "error")]
     return record.metrics[metric.key]

@@ -8,7 +8,7 @@ from workbench.errors import OutOfRange, UnknownName
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """SGD with momentum.  schedule: "steps" (times gamma at each milestone epoch), "onecycle" or "constant".
+    """SGD with momentum.  schedule: "steps" (times gamma at each milestone epoch), "cosine", "onecycle", "constant".
 
     accumulate: a batch is computed in that many equal parts, for memory; BN sees each part on its own.
     """
@@ -52,12 +52,15 @@ class Recipe:
             return self.lr
         if self.schedule == "steps":
             return self.lr * self.gamma ** sum(step >= m * steps_per_epoch for m in self.milestones)
+        if self.schedule == "cosine":
+            return self.lr / 2 * (1 + math.cos(math.pi * step / (self.epochs * steps_per_epoch)))
         return one_cycle(step, self.epochs * steps_per_epoch, self.lr)
 
     def describe(self) -> str:
         """The protocol in one line, for tables."""
         schedule = {
             "constant": f"lr {self.lr:g}",
+            "cosine": f"cosine lr {self.lr:g}",
             "onecycle": f"one-cycle lr {self.lr:g}",
             "steps": f"lr {self.lr:g} x{self.gamma:g} at {list(self.milestones)}",
         }[self.schedule]
@@ -80,7 +83,7 @@ LIMITS = (
 WHOLE = ("batch", "epochs", "accumulate")
 LATER = {"accumulate": 1}
 CHOICES = {
-    "schedule": ("steps", "onecycle", "constant"),
+    "schedule": ("steps", "cosine", "onecycle", "constant"),
     "precision": ("float32", "bf16", "fp16"),
     "nesterov": (True, False),
 }
@@ -96,12 +99,31 @@ def one_cycle(step: int, total: int, peak: float) -> float:
 
 RECIPES = {
     "smoke": Recipe(batch=64, epochs=3, lr=0.15, schedule="onecycle", weight_decay=5e-4),
+    "smoke-brief": Recipe(batch=64, epochs=1, lr=0.15, schedule="onecycle", weight_decay=5e-4),
     "smoke-long": Recipe(batch=32, epochs=6, lr=0.2, schedule="onecycle", weight_decay=5e-4),
     "cifar-short": Recipe(batch=128, epochs=5, lr=0.4, schedule="onecycle", weight_decay=5e-4, precision="bf16"),
     # For a folder of one's own photographs; no paper's.
     "pictures": Recipe(batch=64, epochs=30, lr=0.1, schedule="onecycle", precision="bf16"),
     # CRA III-B: "batch size 64 for 300 epochs ... 0.1 and divided by 10 at the epoch of 150 and 225".  Decay: III-A.
     "cra-cifar": Recipe(batch=64, epochs=300, lr=0.1, milestones=(150, 225)),
+    # CRA III-A: "train 100 epochs totally. The initial learning rate is 0.1 and divided by 10 every 30 epochs with a
+    # batch size of 256. The weight decay is 1e-4. All networks are trained using SGD optimizer with 0.9 momentum".
+    "cra-imagenet": Recipe(batch=256, epochs=100, lr=0.1, milestones=(30, 60, 90)),
+    # DCA 4.1: "SGD with Nesterov momentum of 0.9 and a weight decay of 0.0001. The learning rate is set to 0.1
+    # initially and lowered by a factor of 10 every 30 epochs", 100 epochs, batch 256 on 8 GPUs.
+    "dca-imagenet": Recipe(batch=256, epochs=100, lr=0.1, milestones=(30, 60, 90), nesterov=True),
+    # DCA 4.1: "For lightweight models like MnasNet and MobileNetV2, we adopt cosine annealing learning rate scheduler
+    # and train the models for 150 epochs with 64 images per GPU", of which there were 8.
+    "dca-mobile": Recipe(batch=512, epochs=150, lr=0.1, schedule="cosine", nesterov=True),
+    # AW 4.1 gives none: "produced using the source code from [29]".  CBAM's repository: 90 epochs, batch 256, 0.1
+    # divided by 10 every 30 epochs, decay 1e-4.
+    "aw-imagenet": Recipe(batch=256, epochs=90, lr=0.1, milestones=(30, 60)),
+    # Bridge 3.2.2: "learning rate being set to 0.1, momentum set to 0.9 and batch size being set to 128 images ... for
+    # 150 epochs".  Its repository divides the rate by 10 at 85 and 130, and decays by 1e-4.
+    "bridge-senet": Recipe(batch=128, epochs=150, lr=0.1, milestones=(85, 130)),
+    # Bridge 3.2.1: "25 epoch", and a rate of 0.001 in its log.  The Keras notebook behind it uses Adam and a batch of
+    # 32; this engine has SGD alone, so this row is not that protocol.
+    "bridge-resnet": Recipe(batch=32, epochs=25, lr=0.01, schedule="constant"),
 }
 
 

@@ -1,0 +1,76 @@
+"""What the numbers of a table say, in sentences made from them."""
+
+from typing import Any
+
+from workbench.experiments.compare import kept
+from workbench.experiments.metrics import METRICS
+from workbench.experiments.paired import paired
+from workbench.experiments.table import Table
+from workbench.names import parse
+
+
+def reading(table: Table, entries: list[dict[str, Any]], budget: str = "") -> list[str]:
+    """What the numbers here say, in sentences made from them."""
+    metric = next((metric for metric in table.metrics if metric.source != "count"), None)
+    verdicts = [m["agrees"] for entry in entries for m in entry["measured"] if "agrees" in m]
+    lines = [f"{sum(verdicts)} of {len(verdicts)} counted cells agree to the printed digit."] if verdicts else []
+    if metric is None:
+        return lines
+    shown = [entry | {"measured": [m for m in entry["measured"] if kept(m, budget)]} for entry in entries]
+    deltas = differences(table, shown, metric.key)
+    for where, base in dict.fromkeys((delta["where"], delta["base"]) for delta in deltas):
+        lines.append(f"Measured {where}: {metric.title} against {base!r}, paired over seeds:")
+        lines += [f"  {_sentence(delta)}" for delta in deltas if (delta["where"], delta["base"]) == (where, base)]
+    if not deltas:
+        lines.append("Nothing is measured yet; nothing follows about the claim.")
+    elif budget != "paper":
+        lines.append(
+            "These are other networks and data than the paper's: they can support its claim, never its numbers."
+        )
+    return lines
+
+
+def _sentence(delta: dict[str, Any]) -> str:
+    start = f"{delta['row']}: {delta['mean']:+.2f} points (n = {delta['n']}"
+    printed = "" if delta["printed"] is None else f" Printed: {delta['printed']:+.2f}."
+    if delta["half_width"] is None:
+        return f"{start}); one seed says nothing about the noise.{printed}"
+    beyond = abs(delta["mean"]) > delta["half_width"]
+    verdict = "larger than the seed noise" if beyond else "within the seed noise"
+    return f"{start}, 95 % interval +- {delta['half_width']:.2f}): {verdict}.{printed}"
+
+
+def differences(table: Table, entries: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """Every row against its base, paired over common seeds, within one origin, backbone, protocol and machine.
+
+    [{"row", "base", "where", "printed", "mean", "half_width", "n"}]: mean difference in points and the half width of
+    its 95 % interval (Student's t on the paired differences; None for one seed); where: what is common; printed: the
+    difference of the published numbers, which have a protocol of their own, or None.
+    """
+    points = 100 if METRICS[metric].unit == "fraction" else 1
+    rows = {entry["row"]: entry for entry in entries}
+    return [
+        {
+            "row": entry["row"],
+            "base": base["row"],
+            "where": _where(mine),
+            "printed": _printed(entry, base, metric, points),
+            **paired([points * (mine["values"][s] - theirs["values"][s]) for s in seeds]),
+        }
+        for entry in entries
+        if (base := rows[entry["base"]])
+        for mine in entry["measured"]
+        for theirs in base["measured"]
+        if entry is not base and mine["metric"] == theirs["metric"] == metric and _where(mine) == _where(theirs)
+        if (seeds := sorted(set(mine["values"]) & set(theirs["values"])))
+    ]
+
+
+def _printed(entry: dict[str, Any], base: dict[str, Any], metric: str, points: int) -> float | None:
+    both = [found["published"].get(metric) for found in (entry, base)]
+    return None if None in both else points * (both[0] - both[1])
+
+
+def _where(measured: dict[str, Any]) -> str:
+    backbone = parse(measured["model"]).backbone
+    return f"{measured['origin']}: {backbone} on {measured['protocol']}, {measured['hardware']}"
