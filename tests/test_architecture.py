@@ -7,7 +7,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("errors", "files names compiled", "attention", "backbones datasets", "build", "attach")
-FLOORS = (*FLOORS, "training detection explain", "experiments bench", "commands machine", "cli", "__main__", "app")
+FLOORS = (
+    *FLOORS,
+    "training detection explain",
+    "experiments bench",
+    "commands machine papers",
+    "cli",
+    "__main__",
+    "app",
+)
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()} | {
     "__init__": 0,
     "__version__": 0,
@@ -15,7 +23,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.s
 OWNER = {
     "accelerate": "workbench/training/",
     "papermill": "workbench/experiments/notebooks.py",
-    "dask": "workbench/experiments/grid.py",
+    "dask": "workbench/experiments/cluster.py",
+    "distributed": "workbench/experiments/cluster.py",
     "duckdb": "workbench/experiments/store.py",
     "pytorch_grad_cam": "workbench/explain/cam.py",
     "streamlit": "app/",

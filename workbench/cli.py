@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from workbench import __version__, commands, machine
+from workbench import __version__, commands, machine, papers
 from workbench.errors import WorkbenchError
 
 EXTRAS = {
     "papermill": "notebooks",
+    "psutil": "notebooks",
     "pandas": "notebooks",
     "plotly": "notebooks",
     "jupyterlab": "notebooks",
@@ -24,6 +25,10 @@ EXTRAS = {
     "streamlit": "app",
     "pytorch_grad_cam": "explain",
     "timm": "bench",
+    "dask": "dask",
+    "distributed": "dask",
+    "pycocotools": "detection",
+    "scipy": "imagenet",
 }
 
 
@@ -68,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=__version__)
     words = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: Callable[..., Any], text: str) -> argparse.ArgumentParser:
+    def command(name: str, function: Callable[..., Any] | None, text: str) -> argparse.ArgumentParser:
         added = words.add_parser(name, help=text, description=text)
         added.set_defaults(command=function)
         return added
@@ -82,6 +87,23 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
         added.add_argument("--workers", type=int, default=0, help="processes that decode the pictures of a folder")
         return stored(added)
+
+    def spread(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        added.add_argument(
+            "--jobs", type=int, default=0, help="runs at a time; one per core, or one on a GPU, by default"
+        )
+        added.add_argument("--engine", default="local", help="local, or dask for a cluster that shares the runs folder")
+        added.add_argument(
+            "--scheduler", default="", help="of the cluster: its address or file; by default one is made"
+        )
+        return trained(added)
+
+    def scaled(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        added.add_argument("--budget", default="smoke", help="count, smoke, cifar, imagenette or paper")
+        added.add_argument("--data", default="", help="in place of the budget's data set; folder:PATH for your own")
+        added.add_argument("--seeds", type=int, default=0, help="seeds a row; the budget's own by default")
+        added.add_argument("--epochs", type=int, default=0, help="instead of the recipes'")
+        return spread(added)
 
     added = command("list", commands.list_names, "names of models, tables, data sets and recipes")
     added.add_argument("pattern", nargs="?", default="*", help="for example 'resnet*'")
@@ -104,18 +126,43 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--no-graph", action="store_true", help="on a GPU, start every kernel instead of replaying a graph"
     )
-    added = trained(command("reproduce", commands.reproduce, "measure a table and run its notebook"))
+    added = scaled(command("plan", papers.plan, "what a table would take, before anything starts"))
+    added.add_argument("table")
+    added.add_argument("--json", action="store_true")
+    added = scaled(command("reproduce", papers.reproduce, "measure tables and run their notebooks"))
     added.add_argument("tables", nargs="+", metavar="TABLE", help="table names, or all")
-    added.add_argument("--budget", default="smoke", help="count, smoke or cifar")
-    added.add_argument("--data", default="", help="in place of the budget's data set; folder:PATH for your own")
-    added.add_argument("--seeds", type=int, default=0, help="seeds a row; the budget's own by default")
-    added.add_argument("--jobs", type=int, default=0, help="runs at a time; one per core, or one on a GPU, by default")
-    added = stored(command("table", commands.table, "published beside measured"))
+    added = stored(command("table", papers.table, "published beside measured"))
     added.add_argument("table")
     added.add_argument("--data", default="", help="only the budgets' twins on this data set, such as folder:PATH")
     form = added.add_mutually_exclusive_group()
     for name in ("json", "csv", "md"):
         form.add_argument(f"--{name}", action="store_const", dest="form", const=name)
+    kinds = command("ablate", None, "vary one thing in a network, over several seeds").add_subparsers(
+        required=True, metavar="WHAT", dest="what"
+    )
+    for what, text in (("cra-pool", "the grid of CRA, as CRA Table IV"), ("dca-connection", "DCA Tables 2, 4, 5, 6")):
+        added = spread(kinds.add_parser(what, help=text, description=text))
+        added.set_defaults(command=papers.ablate)
+        added.add_argument("backbone", help="for example circularnet or resnet20")
+        added.add_argument("--data", default="layouts")
+        added.add_argument("--recipe", default="smoke")
+        added.add_argument("--seeds", type=int, default=3)
+        added.add_argument("--html", default="", metavar="FILE", help="write the plot there")
+        shape = added.add_mutually_exclusive_group()
+        shape.add_argument("--json", action="store_true", help="one entry a run")
+        shape.add_argument("--csv", action="store_true", help="one line a run")
+        if what == "cra-pool":
+            added.add_argument("--sizes", type=int, nargs="+", default=[1, 3, 5, 7])
+            added.add_argument("--no-baseline", action="store_true", help="without the backbone alone")
+        else:
+            added.add_argument("--attention", default="se", help="as in a model's name, options included")
+            added.add_argument("--schemas", nargs="+", default=["direct", "softmax", "weighted"])
+            added.add_argument("--matching", nargs="+", default=["fc1"], help="fc1, fc2 or fc2:REDUCTION")
+            added.add_argument("--pooling", nargs="+", default=["avg"], help="avg, max")
+            added.add_argument("--dims", nargs="+", default=["all"], help="all, or such as channel and spatial")
+    added = stored(command("claims", papers.claims, "what the papers say, and what the evidence here says of it"))
+    added.add_argument("paper", nargs="?", default="", help="CRA, AW, DCA or Bridge")
+    added.add_argument("--json", action="store_true")
     added = command("bench", machine.bench, "our modules, batches and training steps beside others', as ratios")
     added.add_argument("what", choices=("attention", "aw", "data", "train"))
     added.add_argument("--rounds", type=int, default=21, help="of every case in turn; their median counts")
@@ -133,7 +180,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--json", action="store_true")
     added = command("data", machine.data, "list, fetch or verify the data sets")
     added.add_argument("action", choices=("list", "fetch", "verify"))
-    added.add_argument("names", nargs="*", metavar="NAME", help="or folder:PATH; the downloaded ones by default")
+    added.add_argument("names", nargs="*", metavar="NAME", help="or folder:PATH; by default what is small, or there")
     added.add_argument(
         "--skip-bad-images", type=int, default=0, metavar="N", help="verify: leave out up to N that cannot be decoded"
     )

@@ -1,4 +1,4 @@
-"""What the `workbench` commands about models, tables and runs do; every one imports what it needs when it runs."""
+"""What the `workbench` commands about models and runs do; every one imports what it needs when it runs."""
 
 import argparse
 import json
@@ -7,10 +7,9 @@ import re
 from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Any
-from urllib.parse import quote
 
 from workbench import names
-from workbench.errors import Diverged, OutOfRange, UnknownName
+from workbench.errors import Diverged
 
 
 def list_names(options: argparse.Namespace) -> None:
@@ -102,58 +101,6 @@ def train(options: argparse.Namespace) -> None:
     if record.status == "diverged":
         raise Diverged(record.note)
     say(f"top-1 error {record.metrics['top1_error']:.2f} %, {record.duration_s:.0f} s, {store.root / record.key}")
-
-
-def reproduce(options: argparse.Namespace) -> None:
-    from workbench.experiments import tables, text
-    from workbench.experiments.compare import compare, reading
-    from workbench.experiments.grid import Resources
-    from workbench.experiments.notebooks import has_notebook
-    from workbench.experiments.notebooks import reproduce as run_notebook
-    from workbench.experiments.store import Store
-
-    keys = tables.known() if options.tables == ["all"] else options.tables
-    chosen = [tables.load(key).on(options.data) for key in keys]
-    if options.seeds < 0 or options.jobs < 0:
-        raise OutOfRange("--seeds and --jobs are counts; give 1 or more.")
-    if options.tables == ["all"]:
-        budgets = {"count", *(budget for one in chosen for budget in one.budgets)}
-        if options.budget not in budgets:
-            raise UnknownName("budget", options.budget, budgets)
-        chosen = [one for one in chosen if has_notebook(one) and options.budget in ("count", *one.budgets)]
-    store = Store(options.runs, options.data_dir)
-    resources = Resources(device=options.device, jobs=options.jobs, workers=options.workers)
-    for one in chosen:
-        where = f" on {one.data}" if one.data else ""
-        print(f"{one.key}, {one.paper}: {one.caption}\nbudget {options.budget}{where}", flush=True)
-        executed = run_notebook(one, options.budget, store, options.seeds, resources)
-        entries = compare(one, store)
-        print(text.plain(one, entries, options.budget))
-        print("\n" + "\n".join(reading(one, entries, options.budget)))
-        query = f"?table={one.key}" + (f"&budget={options.budget}" if options.budget in one.budgets else "")
-        query += f"&data={quote(one.data)}" if one.data else ""
-        print(f"\nOpen next\n  make lab   the executed notebook, {os.path.relpath(executed)}")
-        print(f"  make app   the same table in the explorer, http://127.0.0.1:8501/{query}")
-
-
-def table(options: argparse.Namespace) -> None:
-    from workbench.experiments import tables, text
-    from workbench.experiments.compare import compare, reading
-    from workbench.experiments.store import Store
-
-    chosen = tables.load(options.table).on(options.data)
-    entries = compare(chosen, Store(options.runs, options.data_dir))
-    if options.form == "json":
-        print(json.dumps(entries, indent=1))
-    elif options.form == "csv":
-        print(text.csv(chosen, entries), end="")
-    elif options.form == "md":
-        print(text.markdown(chosen, entries))
-    else:
-        print(f"{chosen.key}, {chosen.paper}: {chosen.caption}\nPublished: {chosen.protocol}\n")
-        print("\n".join([text.plain(chosen, entries), "", *reading(chosen, entries)]))
-        if chosen.errata:
-            print("\nWhat does not add up in print\n" + "\n".join(f"  {e.where}: {e.text}" for e in chosen.errata))
 
 
 def runs(options: argparse.Namespace) -> None:

@@ -76,14 +76,14 @@ HERE, PROJECT = "here", "by the project"
 class Record(NamedTuple):
     """What one finished experiment measured.
 
-    status: "done" or "diverged"; metrics: of the last epoch, in percent; origin: the runs folder, or what comes with
-    the project.
+    status: "done" or "diverged"; metrics: of the last epoch, in percent, and what traits.py reads off the network;
+    origin: the runs folder, or what comes with the project.
     """
 
     key: str
     spec: dict[str, Any]
     status: str
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     curves: list[dict[str, float]]
     environment: dict[str, Any]
     duration_s: float

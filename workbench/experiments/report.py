@@ -1,8 +1,10 @@
 """A table as people look at it: frames and figures for the notebooks and the explorer."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench import datasets
+from workbench.errors import UnknownName
 from workbench.experiments.compare import (
     budget_of,
     cells,
@@ -11,14 +13,17 @@ from workbench.experiments.compare import (
     hardware,
     protocol,
     protocols,
-    reading,
     recorded,
 )
 from workbench.experiments.experiment import HERE, Record
 from workbench.experiments.grid import DEFAULT, Resources, run_all
-from workbench.experiments.metrics import Metric, value
+from workbench.experiments.metrics import METRICS, Metric, as_float, value
+from workbench.experiments.reading import reading
 from workbench.experiments.store import Store
-from workbench.experiments.tables import Table
+from workbench.experiments.tables import Row, Table
+from workbench.names import SLOTS, parse
+
+BOTH = ("train_top1_error", "test_top1_error")
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +34,13 @@ def heading(table: Table, budget: str) -> str:
     """What is measured at this budget, in Markdown."""
     if budget == "count":
         return f"**Budget `count`**: parameters and multiply-adds of the table's own models. {table.protocol}"
-    chosen = table.budget(budget)
-    return f"**Budget `{budget}`**: data set `{table.data or chosen.dataset}`, recipe `{chosen.recipe}`. {chosen.note}"
+    rows = table.measured_rows(budget)
+    sets = dict.fromkeys(f"`{table.task(row, budget)}`" for row, _ in rows)
+    recipes = dict.fromkeys(table.recipe(row, budget).describe() for row, _ in rows)
+    return (
+        f"**Budget `{budget}`**: data {' and '.join(sets)}; {'; or '.join(recipes)}. {table.budget(budget).note}\n\n"
+        f"*The paper*: {table.protocol}"
+    )
 
 
 def models(table: Table, budget: str) -> "pd.DataFrame":
@@ -41,8 +51,8 @@ def models(table: Table, budget: str) -> "pd.DataFrame":
 
     lines = []
     for row in (*table.rows, *table.controls):
-        twin = row.twin.get(budget, "")
-        params = count(twin, datasets.classes(table.budget(budget).dataset)).params if twin else None
+        twin = "" if budget == "count" else table.trained(row, budget)
+        params = count(twin, datasets.classes(table.dataset(row, budget))).params if twin else None
         own: dict[str, str | int | None] = {"row": row.label, "paper's model": row.model or "-"}
         lines.append(own | {"twin": twin or "-", "twin's parameters": params})
     return pd.DataFrame(lines).set_index("row").astype({"twin's parameters": "Int64"})
@@ -106,6 +116,71 @@ def training_curves(table: Table, store: Store, budget: str, metric: str = "test
     return curves(runs, metric.replace("_", " ").replace("top1", "top-1").replace("top5", "top-5") + unit)
 
 
+def both_curves(table: Table, store: Store, budget: str, rows: Sequence[str] = ()) -> "go.Figure":
+    """Training and test top-1 error of these rows, or of all.  CRA Fig. 3 and 6."""
+    from workbench.explain.figures import Trained, training_and_test_curves
+
+    found = of_budget(table, store, budget)
+    unknown = [row for row in rows if row not in found]
+    if unknown:
+        raise UnknownName(f"row of {table.key} at {budget}:", unknown[0], found)
+    runs = {
+        row: Trained(*([[entry[key] for entry in r.curves] for r in found[row]] for key in BOTH))
+        for row in rows or found
+        if found[row]
+    }
+    return training_and_test_curves(runs, "top-1 error (%)")
+
+
+def logs(table: Table, store: Store, budget: str) -> "go.Figure":
+    """Test accuracy over the epochs: the points of the logs that the paper shows, and every curve measured here."""
+    from workbench.explain.figures import logs_beside
+
+    metric = METRICS["accuracy"]
+    runs = {
+        row: [[100 - entry["test_top1_error"] for entry in record.curves] for record in records]
+        for row, records in of_budget(table, store, budget).items()
+        if records
+    }
+    shown = {row.label: [(epoch, 100 * value) for epoch, value in row.log] for row in table.rows if row.log}
+    printed = {row.label: row.published[metric.key] for row in table.rows if metric.key in row.published}
+    levels = {f"{name}, in the table: {text}": 100 * float(text) for name, text in printed.items()}
+    return logs_beside(runs, shown, "test accuracy (%)", printed=levels)
+
+
+def over_parameters(table: Table, store: Store, budget: str) -> "go.Figure":
+    """The first trained metric over the parameters; a row is joined with the one it is measured against, if that is
+    the same network without its connection or convolution.  DCA Fig. 1."""
+    from workbench.explain.complexity import count
+    from workbench.explain.figures import Point, accuracy_over_parameters
+
+    metric = next(metric for metric in table.metrics if metric.source == "train")
+    found = of_budget(table, store, budget)
+    trained = {row.label: name for row, name in table.measured_rows(budget)}
+    points = [
+        Point(
+            row.label,
+            as_float(row.published["params"], "M"),
+            as_float(row.published[metric.key], metric.unit) if metric.key in row.published else None,
+            [value(metric, record) for record in found.get(row.label, ())],
+            count(trained[row.label], datasets.classes(table.dataset(row, budget))).params / 1e6,
+        )
+        for row in table.rows
+        if row.label in trained
+    ]
+    pairs = [(table.base(row), row.label) for row in table.rows if {"connection", "conv"} & _more(table, row)]
+    return accuracy_over_parameters(points, label(metric), pairs)
+
+
+def _more(table: Table, row: Row) -> set[str]:
+    """The parts that a row's model has and that of its base has not."""
+    base = next(other for other in table.rows if other.label == table.base(row))
+    mine, theirs = parse(row.model), parse(base.model)
+    if mine.backbone != theirs.backbone or row is base:
+        return set()
+    return {slot for slot in SLOTS if getattr(mine, slot) and not getattr(theirs, slot)}
+
+
 def curve_frame(table: Table, store: Store, budget: str) -> "pd.DataFrame":
     """The same runs as a tidy frame, one line for each row, seed and epoch."""
     import pandas as pd
@@ -142,14 +217,17 @@ def of_budget(table: Table, store: Store, budget: str) -> dict[str, list[Record]
 
 __all__ = [
     "Resources",
+    "both_curves",
     "compare",
     "curve_frame",
     "figure",
     "folders",
     "frame",
     "heading",
+    "logs",
     "models",
     "of_budget",
+    "over_parameters",
     "protocols",
     "reading",
     "run",

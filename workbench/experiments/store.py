@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench import datasets, files
-from workbench.errors import Corrupt, Diverged
+from workbench.errors import Corrupt, DataMissing, Diverged
 from workbench.experiments.experiment import HERE, PROJECT, Experiment, Record, outdated
 from workbench.files import read_json, write_atomic, write_json
 
@@ -30,6 +30,24 @@ class Store:
     def get(self, experiment: Experiment) -> Record | None:
         """The record of this experiment in the runs folder, or None while it is not done there."""
         return self._read(self.root / experiment.key() / "record.json", aside=False)
+
+    def trained(self, experiment: Experiment) -> Any:
+        """The network with the weights of its last checkpoint, in eval mode; raises DataMissing while there is none."""
+        from workbench.build import build
+        from workbench.training.checkpoint import Checkpoints
+        from workbench.training.state import alike
+
+        folder = self.root / experiment.key() / "ckpt"
+        found = Checkpoints(folder, experiment.key()).load() if folder.is_dir() else None
+        if found is None:
+            raise DataMissing(
+                f"No weights of {experiment.model} in {folder}. Train it here: records that came without their run "
+                "folder have numbers alone."
+            )
+        network = build(experiment.model, datasets.classes(experiment.dataset), checked=False)
+        alike(found[0]["model"], network.state_dict())
+        network.load_state_dict(found[0]["model"])
+        return network.eval()
 
     def run(self, experiment: Experiment, *given: Any, **named: Any) -> Record:
         """The record; trains first, from the newest checkpoint, if there is none yet.  Takes what `turns` takes."""
@@ -167,7 +185,7 @@ class Store:
         except Diverged as error:
             status, note = "diverged", str(error)
         history = training.history
-        metrics = summary(history) if status == "done" else {}
+        metrics = summary(history) | self._learned(training) if status == "done" else {}
         machine = environment(training.device, training.compiled, processes.count) | {"machines": training.machines}
         record = Record(key, experiment.spec(), status, metrics, history, machine, round(training.elapsed_s, 3), note)
         if processes.main:
@@ -175,6 +193,12 @@ class Store:
                 journal.with_name("record.json"), {name: v for name, v in record._asdict().items() if name != "origin"}
             )
         return record
+
+    @staticmethod
+    def _learned(training: Any) -> dict[str, Any]:
+        from workbench.experiments.traits import learned
+
+        return learned(training.plain, training.test.split) if training.processes.main else {}
 
     @staticmethod
     def _read(path: Path, aside: bool) -> Record | None:

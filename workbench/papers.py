@@ -1,0 +1,159 @@
+"""What the `workbench` commands about the papers do: their tables, ablations and claims."""
+
+import argparse
+import json
+import os
+from typing import Any
+from urllib.parse import quote
+
+from workbench.errors import OutOfRange, UnknownName, WorkbenchError
+
+
+def plan(options: argparse.Namespace) -> None:
+    from workbench.experiments.plan import plan as planned
+    from workbench.experiments.plan import text
+    from workbench.experiments.store import Store
+
+    found = planned(_table(options), options.budget, Store(options.runs, options.data_dir), options.seeds, _at(options))
+    print(json.dumps(found, default=lambda value: value._asdict(), indent=1) if options.json else text(found))
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    from workbench.experiments.notebooks import reproduce_all
+    from workbench.experiments.store import Store
+
+    chosen, store = _tables(options), Store(options.runs, options.data_dir)
+    if options.seeds < 0 or options.jobs < 0:
+        raise OutOfRange("--seeds and --jobs are counts; give 1 or more.")
+
+    def tell(number: int, count: int, table: str, state: str) -> None:
+        if count > 1 and state != "failed":
+            print(f"[{number}/{count}] {table} at {options.budget}: {STATES[state]}", flush=True)
+
+    failed: list[WorkbenchError] = []
+    for outcome in reproduce_all(chosen, options.budget, store, options.seeds, _at(options), tell):
+        if outcome.error:
+            failed.append(outcome.error)
+        elif len(chosen) == 1:
+            _say(chosen[0], options.budget, store, os.path.relpath(str(outcome.path)))
+    if len(chosen) == 1 and failed:
+        raise failed[0]
+    for error in failed:
+        print(f"workbench: {error}")
+    if len(chosen) > 1:
+        done = len(chosen) - len(failed)
+        print(f"\n{done} of {len(chosen)} tables are reproduced; their notebooks lie in {store.root / 'notebooks'}.")
+        print("Open next\n  make lab   the executed notebooks\n  make app   the tables in the explorer")
+    return 1 if failed else 0
+
+
+STATES = {
+    "runs": "training what is missing",
+    "notebook": "executing its notebook",
+    "done": "done",
+    "unchanged": "done before, nothing changed",
+}
+
+
+def _say(table: Any, budget: str, store: Any, notebook: str) -> None:
+    """The table as measured, and what to open next."""
+    from workbench.experiments import text
+    from workbench.experiments.compare import compare
+    from workbench.experiments.reading import reading
+
+    entries = compare(table, store)
+    where = f" on {table.data}" if table.data else ""
+    print(f"{table.key}, {table.paper}: {table.caption}\nbudget {budget}{where}")
+    print(text.plain(table, entries, budget))
+    print("\n" + "\n".join(reading(table, entries, budget)))
+    query = f"?table={table.key}" + (f"&budget={budget}" if budget in table.budgets else "")
+    query += f"&data={quote(table.data)}" if table.data else ""
+    print(f"\nOpen next\n  make lab   the executed notebook, {notebook}")
+    print(f"  make app   the same table in the explorer, http://127.0.0.1:8501/{query}")
+
+
+def table(options: argparse.Namespace) -> None:
+    from workbench.experiments import tables, text
+    from workbench.experiments.compare import compare
+    from workbench.experiments.reading import reading
+    from workbench.experiments.store import Store
+
+    chosen = tables.load(options.table).on(options.data)
+    entries = compare(chosen, Store(options.runs, options.data_dir))
+    if options.form == "json":
+        print(json.dumps(entries, indent=1))
+    elif options.form == "csv":
+        print(text.csv(chosen, entries), end="")
+    elif options.form == "md":
+        print(text.markdown(chosen, entries))
+    else:
+        print(f"{chosen.key}, {chosen.paper}: {chosen.caption}\nPublished: {chosen.protocol}\n")
+        print("\n".join([text.plain(chosen, entries), "", *reading(chosen, entries)]))
+        if chosen.errata:
+            print("\nWhat does not add up in print\n" + "\n".join(f"  {e.where}: {e.text}" for e in chosen.errata))
+
+
+def ablate(options: argparse.Namespace) -> None:
+    from workbench.experiments import ablations
+    from workbench.experiments.store import Store
+
+    common = {"dataset": options.data, "recipe": options.recipe, "seeds": options.seeds}
+    common |= {"store": Store(options.runs, options.data_dir), "resources": _at(options)}
+    if options.what == "cra-pool":
+        found = ablations.cra_pool_size(options.backbone, options.sizes, baseline=not options.no_baseline, **common)
+    else:
+        axes = (options.schemas, options.matching, options.pooling, options.dims)
+        found = ablations.dca_connection(options.backbone, options.attention, *axes, **common)
+    if options.html:
+        found.figure().write_html(options.html)
+    if options.json:
+        print(json.dumps(json.loads(found.frame.to_json(orient="records")), indent=1))
+    elif options.csv:
+        print(found.frame.to_csv(index=False), end="")
+    else:
+        print(found.summary().to_string(float_format="%.3f"))
+        print(f"\nTest: {ablations.TEST}.\n{found.sentence()}")
+
+
+def claims(options: argparse.Namespace) -> None:
+    import textwrap
+
+    from workbench.experiments import claims as known
+    from workbench.experiments.store import Store
+
+    lines = known.report(Store(options.runs, options.data_dir), options.paper)
+    if options.json:
+        print(json.dumps(lines, indent=1))
+        return
+    for line in lines:
+        print(f"{line['verdict'].upper():13} {line['id']}  ({line['where']})")
+        for text in (f'"{line["statement"]}"', line["evidence"]):
+            print(textwrap.indent(textwrap.fill(text, 106), " " * 14))
+    print("\n" + known.summary(lines))
+
+
+def _table(options: argparse.Namespace) -> Any:
+    from workbench.experiments import tables
+
+    return tables.load(options.table).on(options.data, epochs=options.epochs)
+
+
+def _tables(options: argparse.Namespace) -> list[Any]:
+    """The tables asked for; of all, those that are measured at this budget."""
+    from workbench.experiments import tables
+
+    everything = options.tables == ["all"]
+    keys = tables.known() if everything else options.tables
+    chosen = [tables.load(key).on(options.data, epochs=options.epochs) for key in keys]
+    budgets = {"count", *(budget for one in chosen for budget in one.budgets)}
+    if everything and options.budget not in budgets:
+        raise UnknownName("budget", options.budget, budgets)
+    return [one for one in chosen if not everything or options.budget in ("count", *one.budgets)]
+
+
+def _at(options: argparse.Namespace) -> Any:
+    """The resources that the command names."""
+    from workbench.experiments.grid import Resources
+
+    names = ("engine", "device", "jobs", "workers", "scheduler")
+    return Resources(**{name: getattr(options, name) for name in names})
