@@ -3,16 +3,8 @@
 import pytest
 
 from workbench.errors import OutOfRange
-from workbench.explain.figures import (
-    COLOURS,
-    Point,
-    Trained,
-    accuracy_over_parameters,
-    curves,
-    logs_beside,
-    published_and_measured,
-    training_and_test_curves,
-)
+from workbench.explain.curves import Trained, curves, logs_beside, training_and_test_curves
+from workbench.explain.figures import COLOURS, Point, accuracy_over_parameters, published_and_measured
 
 LABELS = ["<7,7>", "w/o", "control"]
 

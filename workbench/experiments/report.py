@@ -1,5 +1,6 @@
 """A table as people look at it: frames and figures for the notebooks and the explorer."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,8 @@ def heading(table: Table, budget: str) -> str:
     rows = table.measured_rows(budget)
     sets = dict.fromkeys(f"`{table.task(row, budget)}`" for row, _ in rows)
     recipes = dict.fromkeys(table.recipe(row, budget).describe() for row, _ in rows)
-    return (
-        f"**Budget `{budget}`**: data {' and '.join(sets)}; {'; or '.join(recipes)}. {table.budget(budget).note}\n\n"
-        f"*The paper*: {table.protocol}"
-    )
+    text = f"**Budget `{budget}`**: data {' and '.join(sets)}; {'; or '.join(recipes)}. {table.budget(budget).note}"
+    return text if budget != "paper" else f"{text}\n\n*In the paper's words*: {table.protocol}"
 
 
 def models(table: Table, budget: str) -> "pd.DataFrame":
@@ -59,16 +58,19 @@ def models(table: Table, budget: str) -> "pd.DataFrame":
 
 
 def run(table: Table, budget: str, store: Store, seeds: int = 0, resources: Resources = DEFAULT) -> None:
-    """Train whatever this budget still lacks, with a progress bar over epochs."""
+    """Train whatever this budget still lacks, with a progress bar over epochs while there is something to train."""
     from tqdm.auto import tqdm
 
     if budget == "count":
         return
-    with tqdm(unit="epoch", desc=f"{table.key} at {budget}", leave=False) as bar:
+    with contextlib.ExitStack() as shown:
+        bars: list[Any] = []
 
         def progress(epochs: int, total: int) -> None:
-            if (epochs, total) != (bar.n, bar.total):
-                bar.total = total
+            if not bars and epochs < total:
+                text = f"{table.key} at {budget}"
+                bars.append(shown.enter_context(tqdm(unit="epoch", desc=text, leave=False, total=total)))
+            for bar in bars:
                 bar.update(epochs - bar.n)
 
         run_all(table.experiments(budget, seeds), store, resources, progress)
@@ -106,7 +108,7 @@ def figure(table: Table, store: Store, budget: str) -> "go.Figure":
 
 def training_curves(table: Table, store: Store, budget: str, metric: str = "test_top1_error") -> "go.Figure":
     """One curve a row with the band of its seeds."""
-    from workbench.explain.figures import curves
+    from workbench.explain.curves import curves
 
     found = of_budget(table, store, budget)
     runs = {
@@ -118,7 +120,7 @@ def training_curves(table: Table, store: Store, budget: str, metric: str = "test
 
 def both_curves(table: Table, store: Store, budget: str, rows: Sequence[str] = ()) -> "go.Figure":
     """Training and test top-1 error of these rows, or of all.  CRA Fig. 3 and 6."""
-    from workbench.explain.figures import Trained, training_and_test_curves
+    from workbench.explain.curves import Trained, training_and_test_curves
 
     found = of_budget(table, store, budget)
     unknown = [row for row in rows if row not in found]
@@ -134,7 +136,7 @@ def both_curves(table: Table, store: Store, budget: str, rows: Sequence[str] = (
 
 def logs(table: Table, store: Store, budget: str) -> "go.Figure":
     """Test accuracy over the epochs: the points of the logs that the paper shows, and every curve measured here."""
-    from workbench.explain.figures import logs_beside
+    from workbench.explain.curves import logs_beside
 
     metric = METRICS["accuracy"]
     runs = {

@@ -38,7 +38,7 @@ class Store:
         from workbench.training.state import alike
 
         folder = self.root / experiment.key() / "ckpt"
-        found = Checkpoints(folder, experiment.key()).load() if folder.is_dir() else None
+        found = Checkpoints(folder, experiment.key()).load(continued=False) if folder.is_dir() else None
         if found is None:
             raise DataMissing(
                 f"No weights of {experiment.model} in {folder}. Train it here: records that came without their run "

@@ -73,14 +73,17 @@ class Checkpoints:
         for old in self._names()[KEEP:]:
             shutil.rmtree(self.folder / old, ignore_errors=True)
 
-    def load(self) -> tuple[Tensors, dict[str, Any]] | None:
-        """The newest whole checkpoint, or None when there is none at all; raises Corrupt when all are damaged."""
+    def load(self, continued: bool = True) -> tuple[Tensors, dict[str, Any]] | None:
+        """The newest whole checkpoint, or None when there is none at all; raises Corrupt when all are damaged.
+
+        continued: warn when it was made with other code, with which a run would go on to other bits.
+        """
         with contextlib.suppress(CannotWrite):
             self._hold()
         names = self._names()
         for name in names:
             try:
-                return self._read(self.folder / name)
+                return self._read(self.folder / name, continued)
             except Corrupt as error:
                 log.warning("%s An older checkpoint is tried; the next save keeps this one as %s.bad.", error, name)
                 self._damaged.add(name)
@@ -122,7 +125,7 @@ class Checkpoints:
                 os.replace(path, bad)
         self._damaged.clear()
 
-    def _read(self, folder: Path) -> tuple[Tensors, dict[str, Any]]:
+    def _read(self, folder: Path, continued: bool) -> tuple[Tensors, dict[str, Any]]:
         try:
             state = read_json(folder / "state.json")
             if state["key"] != self.key:
@@ -132,7 +135,7 @@ class Checkpoints:
             tensors = {Path(name).stem: _tensors(folder / name, data) for name, data in contents.items()}
         except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
             raise Corrupt(f"{folder} is damaged ({type(error).__name__}: {error}).") from error
-        if (then := state.get("made_with")) != _versions():
+        if continued and (then := state.get("made_with")) != _versions():
             log.warning("%s was made with %s; continued with %s, it is not bit-identical.", folder, then, _versions())
         return tensors, scalars
 
