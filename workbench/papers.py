@@ -121,7 +121,13 @@ def claims(options: argparse.Namespace) -> None:
     from workbench.experiments import claims as known
     from workbench.experiments.store import Store
 
-    lines = known.report(Store(options.runs, options.data_dir), options.paper)
+    store = Store(options.runs, options.data_dir)
+    if options.notebook:
+        from workbench.experiments import notebooks
+
+        print(os.path.relpath(notebooks.claims(store, options.paper)))
+        return
+    lines = known.report(store, options.paper)
     if options.json:
         print(json.dumps(lines, indent=1))
         return

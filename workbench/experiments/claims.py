@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench import files
 from workbench.errors import Corrupt, OutOfRange, UnknownName
@@ -19,6 +19,9 @@ from workbench.experiments.experiment import Record
 from workbench.experiments.metrics import METRICS
 from workbench.experiments.store import Store
 from workbench.experiments.table import Table
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
 
 
 class Claim(NamedTuple):
@@ -155,6 +158,16 @@ def report(store: Store, paper: str = "") -> list[dict[str, Any]]:
             said = {key: getattr(claim, key) for key in ("id", "paper", "statement", "where")}
             lines.append(said | _judge(claim, by_model)._asdict())
     return lines
+
+
+def frame(lines: Iterable[dict[str, Any]], verdict: str) -> "Styler":
+    """The claims of one verdict, for a notebook."""
+    import pandas as pd
+
+    columns = ["paper", "id", "statement", "where", "evidence", "n"]
+    chosen = [{key: line[key] for key in columns} for line in lines if line["verdict"] == verdict]
+    shown = pd.DataFrame(chosen, columns=columns).astype({"n": "Int64"})
+    return shown.style.hide().set_properties(**{"text-align": "left", "vertical-align": "top"}).format(na_rep="-", escape="html")
 
 
 def summary(lines: Iterable[dict[str, Any]]) -> str:

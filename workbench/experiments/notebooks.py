@@ -121,6 +121,14 @@ def reproduce(
     return target
 
 
+def claims(store: Store, paper: str = "") -> Path:
+    """Execute the page of claims, of one paper or of all: runs/notebooks/claims[-<paper>].ipynb."""
+    folder = files.ensure_writable(store.root / "notebooks").resolve()
+    target = folder / f"{'-'.join(filter(None, ('claims', paper.lower())))}.ipynb"
+    roots = {"runs_dir": str(store.root.resolve()), "data_dir": str(store.data.resolve())}
+    return execute(files.share("notebooks") / "claims.ipynb", target, {"paper": paper, **roots})
+
+
 def execute(
     source: Path, target: Path, parameters: dict[str, Any], limit_s: float = NOTEBOOK_LIMIT_S, made_from: str = ""
 ) -> Path:
