@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 from typing import Any
 from urllib.parse import quote
 
@@ -22,29 +23,29 @@ def reproduce(options: argparse.Namespace) -> int:
     from workbench.experiments.notebooks import reproduce_all
     from workbench.experiments.store import Store
 
-    chosen, store = _tables(options), Store(options.runs, options.data_dir)
+    wanted, store = _tables(options), Store(options.runs, options.data_dir)
     if options.seeds < 0 or options.jobs < 0:
         raise OutOfRange("--seeds and --jobs are counts; give 1 or more.")
 
     def tell(number: int, count: int, table: str, state: str) -> None:
         if count > 1 and state != "failed":
-            print(f"[{number}/{count}] {table} at {options.budget}: {STATES[state]}", flush=True)
+            print(f"[{number}/{count}] {table} at {wanted[number - 1][1]}: {STATES[state]}", flush=True)
 
     failed: list[WorkbenchError] = []
-    for outcome in reproduce_all(chosen, options.budget, store, options.seeds, _at(options), tell):
+    for outcome in reproduce_all(wanted, store, options.seeds, _at(options), tell):
         if outcome.error:
             failed.append(outcome.error)
-        elif len(chosen) == 1:
-            _say(chosen[0], options.budget, store, os.path.relpath(str(outcome.path)))
-    if len(chosen) == 1 and failed:
+        elif len(wanted) == 1:
+            _say(*wanted[0], store, os.path.relpath(str(outcome.path)))
+    if len(wanted) == 1 and failed:
         raise failed[0]
     for error in failed:
-        print(f"workbench: {error}")
-    if len(chosen) > 1:
-        done = len(chosen) - len(failed)
-        print(f"\n{done} of {len(chosen)} tables are reproduced; their notebooks lie in {store.root / 'notebooks'}.")
+        print(f"workbench: {error}", file=sys.stderr)
+    if len(wanted) > 1:
+        done = len(wanted) - len(failed)
+        print(f"\n{done} of {len(wanted)} tables are reproduced; their notebooks lie in {store.root / 'notebooks'}.")
         print("Open next\n  make lab   the executed notebooks\n  make app   the tables in the explorer")
-    return 1 if failed else 0
+    return max((error.exit_code for error in failed), default=0)
 
 
 STATES = {
@@ -144,8 +145,8 @@ def _table(options: argparse.Namespace) -> Any:
     return tables.load(options.table).on(options.data, epochs=options.epochs)
 
 
-def _tables(options: argparse.Namespace) -> list[Any]:
-    """The tables asked for; of all, those that are measured at this budget."""
+def _tables(options: argparse.Namespace) -> list[tuple[Any, str]]:
+    """The tables asked for, at the budget asked for; of all of them, those that do not have it are counted."""
     from workbench.experiments import tables
 
     everything = options.tables == ["all"]
@@ -154,12 +155,23 @@ def _tables(options: argparse.Namespace) -> list[Any]:
     budgets = {"count", *(budget for one in chosen for budget in one.budgets)}
     if everything and options.budget not in budgets:
         raise UnknownName("budget", options.budget, budgets)
-    return [one for one in chosen if not everything or options.budget in ("count", *one.budgets)]
+    if everything:
+        return [(one, options.budget if options.budget in one.budgets else "count") for one in chosen]
+    for one in chosen:
+        if options.budget != "count":
+            one.budget(options.budget)
+    return [(one, options.budget) for one in chosen]
 
 
 def _at(options: argparse.Namespace) -> Any:
-    """The resources that the command names."""
+    """The resources that the command names; what the workers of a cluster say is shown."""
+    import logging
+
     from workbench.experiments.grid import Resources
 
+    if options.engine == "dask":
+        told = logging.getLogger("workbench.experiments.cluster")
+        told.setLevel(logging.INFO)
+        told.addHandler(logging.StreamHandler())
     names = ("engine", "device", "jobs", "workers", "scheduler")
     return Resources(**{name: getattr(options, name) for name in names})

@@ -8,7 +8,7 @@ import signal
 import pytest
 import torch
 
-from workbench.errors import CannotWrite, DataMissing, WorkbenchError
+from workbench.errors import CannotWrite, DataMissing, UnknownName, WorkbenchError
 from workbench.experiments import grid
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.grid import Resources
@@ -72,6 +72,46 @@ def test_progress_counts_epochs_and_ends_at_all_of_them(ran):
     assert epochs == sorted(epochs)
     assert {total for _, total in seen} == {3}
     assert epochs[0] < 3 and seen[-1] == (3, 3)
+
+
+def test_what_is_asked_for_twice_is_run_once(ran):
+    root, records, _ = ran
+    seen = []
+    again = [*THREE, THREE[0], experiment(seed=3), experiment(seed=3)]
+    found = grid.run_all(again, folder(root, "runs"), TWO, lambda *progress: seen.append(progress))
+    assert found[:4] == [*records, records[0]] and found[4] == found[5] and seen[-1] == (4, 4)
+
+
+def test_an_unknown_engine_is_named_before_anything_starts(tmp_path):
+    with pytest.raises(UnknownName, match=r"engine 'dusk'. Did you mean 'dask'"):
+        grid.run_all(THREE, folder(tmp_path, "runs"), Resources(engine="dusk"))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "expected"),
+    [
+        (0, 0, [("abcde"[i], None, 1) for i in range(5)]),
+        (0, 1, [("abcde", 0, 1)]),
+        (3, 1, [("abcde", 0, 3)]),
+        (0, 2, [("ace", 0, 1), ("bd", 1, 1)]),
+        (3, 2, [("ace", 0, 2), ("bd", 1, 1)]),
+        (1, 4, [("abcde", 0, 1)]),
+        (0, 8, [("abcde"[i], i, 1) for i in range(5)]),
+        (99, 2, [("ace", 0, 3), ("bd", 1, 2)]),
+    ],
+)
+def test_every_gpu_has_a_process_and_together_they_take_as_many_runs_as_there_are_jobs(jobs, gpus, expected):
+    assert [("".join(share.experiments), *share[1:]) for share in grid.shares([*"abcde"], jobs, gpus)] == expected
+
+
+def test_a_process_of_a_gpu_trains_on_it_with_its_share_of_the_cores(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: given.append(number))
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: given.append(threads))
+    grid._work(tmp_path, tmp_path, grid.Share([], 3, 1), CPU, 2, None)
+    grid._work(tmp_path, tmp_path, grid.Share([], None, 1), CPU, 4, None)
+    assert given == [2, 3, 4]
 
 
 def test_a_second_call_trains_nothing(ran, monkeypatch):
@@ -139,7 +179,7 @@ def test_the_cores_are_shared_among_the_jobs(tmp_path, monkeypatch, jobs, thread
         exitcode, name = 0, "run"
 
         def __init__(self, target, args, name):
-            started.append(args[5])
+            started.append(args[4])
 
         def start(self):
             pass

@@ -1,31 +1,38 @@
-"""Many experiments on one machine: a few processes at a time, each with its share of the cores."""
+"""Many experiments at a time, by processes of this machine or by a Dask cluster; each run is the run it would be alone.
+
+engine "local": a process per device slot; "dask": see experiments/cluster.py.
+"""
 
 import contextlib
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NamedTuple
 
-from workbench.errors import WorkbenchError
+from workbench.errors import UnknownName, WorkbenchError
 from workbench.experiments.experiment import Experiment, Record
 from workbench.experiments.store import Store
 from workbench.files import ensure_writable
 
 POLL_S = 0.2
 PRELOAD = ["workbench.training.loop", "torch.fx.experimental.symbolic_shapes"]  # the second serves the meta device
+ENGINES = ("local", "dask")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
     """Where runs are trained and with how much; nothing here changes a number.
 
-    engine: "local", processes of this machine; device: "auto", "cpu" or "cuda".  jobs: runs at a time.  On a CPU each
-    is a process, by default one per core, with one thread each; on a GPU they share one process and take turns, by
-    default one at a time.  workers: processes of each run that decode pictures.
+    engine: "local", processes of this machine, or "dask", workers of a cluster.  device: "auto", "cpu" or "cuda".
+    jobs: runs at a time.  On a CPU each is a process, by default one per core, with its share of the cores as threads;
+    on GPUs there is a process for each, in which runs take turns, by default one at a time.  workers: processes of each
+    run that decode pictures.  scheduler: of the Dask cluster, an address or a scheduler file; by default a cluster of
+    this machine, for as long as it is needed.
     """
 
     engine: str = "local"
@@ -38,46 +45,64 @@ class Resources:
 DEFAULT = Resources()
 
 
+class Share(NamedTuple):
+    """What one process trains: `width` of its experiments at a time, on the GPU of this number, or on the CPU."""
+
+    experiments: list[Experiment]
+    gpu: int | None
+    width: int
+
+
 def run_all(
     experiments: list[Experiment],
     store: Store,
     resources: Resources = DEFAULT,
     on_progress: Callable[[int, int], None] = lambda epochs, total: None,
 ) -> list[Record]:
-    """The records of all `experiments`, in their order; what is done is not done again.
+    """The records of all `experiments`, in their order; what is done, or asked for twice, is done once.
 
     on_progress gets the epochs finished so far and the epochs in all.  When one run fails, or this call is interrupted,
     the others save and stop; the next call continues.
     """
-    total = sum(experiment.recipe.epochs for experiment in experiments)
-    waiting = [experiment for experiment in experiments if store.get(experiment) is None]
-    done = total - sum(experiment.recipe.epochs for experiment in waiting)
+    if resources.engine not in ENGINES:
+        raise UnknownName("engine", resources.engine, ENGINES)
+    different = {experiment.key(): experiment for experiment in experiments}
+    total = sum(experiment.recipe.epochs for experiment in different.values())
+    waiting = {key: experiment for key, experiment in different.items() if store.get(experiment) is None}
+    done = total - sum(experiment.recipe.epochs for experiment in waiting.values())
     if waiting:
         ensure_writable(store.root)
-        journals = [store.root / experiment.key() / "log.jsonl" for experiment in waiting]
-        for _ in _processes(waiting, store, resources):
-            on_progress(done + sum(_lines(journal) for journal in journals), total)
+        journals = [store.root / key / "log.jsonl" for key in waiting]
+        with contextlib.closing(_engine(resources)([*waiting.values()], store, resources)) as turns:
+            for _ in turns:
+                on_progress(done + sum(_lines(journal) for journal in journals), total)
     on_progress(total, total)
     return [record for experiment in experiments if (record := store.get(experiment))]
 
 
-def _processes(waiting: list[Experiment], store: Store, resources: Resources):
+def _engine(resources: Resources) -> Callable[..., Generator[None]]:
+    if resources.engine == "local":
+        return _processes
+    from workbench.experiments.cluster import runs
+
+    return runs
+
+
+def _processes(waiting: list[Experiment], store: Store, resources: Resources) -> Generator[None]:
     """Run `waiting` in child processes; yields now and then; raises the first error of a child."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    gpu = _on_gpu(resources.device)
-    jobs = min(resources.jobs or (1 if gpu else cores), len(waiting))
-    threads = cores if gpu else max(1, cores // jobs)
+    queue = shares(waiting, resources.jobs, gpus(resources.device))
+    jobs = len(queue) if queue[0].gpu is not None else min(resources.jobs or cores(), len(waiting))
+    threads = max(1, cores() // jobs)
     context = multiprocessing.get_context("forkserver")  # imports once, and forks before there are threads
     context.set_forkserver_preload(PRELOAD)
-    queue = [waiting] if gpu else [[experiment] for experiment in waiting]
     running: dict[BaseProcess, Connection] = {}
     try:
         while queue or running:
             while queue and len(running) < jobs:
-                experiments = queue.pop(0)
+                share = queue.pop(0)
                 mine, theirs = context.Pipe(duplex=False)
-                arguments = (store.root, store.data, experiments, resources, jobs if gpu else 1, threads, theirs)
-                process = context.Process(target=_work, args=arguments, name=experiments[0].key())
+                arguments = (store.root, store.data, share, resources, threads, theirs)
+                process = context.Process(target=_work, args=arguments, name=share.experiments[0].key())
                 process.start()
                 theirs.close()
                 running[process] = mine
@@ -96,35 +121,47 @@ def _processes(waiting: list[Experiment], store: Store, resources: Resources):
             left.join()
 
 
-def _work(
-    root: Path,
-    data: Path,
-    experiments: list[Experiment],
-    resources: Resources,
-    width: int,
-    threads: int,
-    answer: Connection,
-) -> None:
+def shares(waiting: list[Experiment], jobs: int, gpus: int) -> list[Share]:
+    """One process for each GPU with every `gpus`-th experiment, or, without a GPU, for each experiment.
+
+    jobs: runs at a time on all GPUs together, by default one on each.
+    """
+    if not gpus:
+        return [Share([experiment], None, 1) for experiment in waiting]
+    jobs = min(jobs or gpus, len(waiting))
+    count = min(gpus, jobs)
+    return [Share(waiting[gpu::count], gpu, len(range(gpu, jobs, count))) for gpu in range(count)]
+
+
+def gpus(device: str) -> int:
+    """How many GPUs there are to train on."""
+    if device == "cpu":
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _work(root: Path, data: Path, share: Share, resources: Resources, threads: int, answer: Connection) -> None:
     import torch
 
     from workbench.training.together import together
 
     torch.set_num_threads(threads)
+    if share.gpu is not None:
+        torch.cuda.set_device(share.gpu)
     store = Store(root, data)
     try:
         given = resources.device, resources.workers
-        for _ in together((store.turns(one, given[0], workers=given[1]) for one in experiments), width):
+        for _ in together((store.turns(one, given[0], workers=given[1]) for one in share.experiments), share.width):
             pass
     except WorkbenchError as error:
         answer.send(error)
-
-
-def _on_gpu(device: str) -> bool:
-    if device == "cpu":
-        return False
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _lines(journal: Path) -> int:

@@ -39,20 +39,23 @@ def has_notebook(table: Table) -> bool:
 
 
 def reproduce_all(
-    tables: list[Table],
-    budget: str,
+    wanted: list[tuple[Table, str]],
     store: Store,
     seeds: int = 0,
     resources: Resources = DEFAULT,
     on_table: Callable[[int, int, str, str], None] = lambda number, count, table, state: None,
 ) -> list[Outcome]:
-    """`reproduce` of each table in turn; one that fails does not keep the others from theirs, a signal does.
+    """`reproduce` of each table at its budget in turn; one that fails does not keep the others from theirs, a signal
+    does.
 
     on_table gets the table's number from 1, how many there are, its key, and its state: "runs", "notebook", then the
     state of its Outcome.
     """
-    places = [functools.partial(on_table, number, len(tables), table.key) for number, table in enumerate(tables, 1)]
-    return [_outcome(table, budget, store, seeds, resources, tell) for table, tell in zip(tables, places, strict=True)]
+    outcomes = []
+    for number, (table, budget) in enumerate(wanted, 1):
+        tell = functools.partial(on_table, number, len(wanted), table.key)
+        outcomes.append(_outcome(table, budget, store, seeds, resources, tell))
+    return outcomes
 
 
 def _outcome(
