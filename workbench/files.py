@@ -51,7 +51,7 @@ def ensure_writable(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # a container with the same pid may have been quicker
     except OSError as error:
         raise CannotWrite(
             f"Cannot write in {folder} ({error.strerror}); nothing was started. "

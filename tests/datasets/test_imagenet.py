@@ -1,5 +1,6 @@
 """Imagenette and ImageNet through torchvision's readers, on small trees and archives that lie as the published ones."""
 
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -18,9 +19,11 @@ from workbench import cli, datasets
 from workbench.build import image_size
 from workbench.datasets import folders, imagenet
 from workbench.errors import Corrupt, DataMissing
+from workbench.experiments import tables
+from workbench.experiments.compare import compare
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.store import Store
-from workbench.training.recipe import Recipe
+from workbench.training.recipe import RECIPES, Recipe
 
 CPU = torch.device("cpu")
 TEN = sorted(torchvision.datasets.Imagenette._WNID_TO_CLASS)
@@ -332,3 +335,28 @@ def test_a_run_on_missing_data_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(DataMissing, match="imagenette2-320"):
         Store(tmp_path / "runs", tmp_path).run(experiment, "cpu")
     assert not list((tmp_path / "runs").glob("*/*"))
+
+
+@pytest.mark.parametrize(("budget", "recipe"), [("paper", "cra-imagenet"), ("imagenette", "pictures")])
+def test_a_table_is_measured_at_the_budget_with_its_own_models(root, tmp_path, monkeypatch, budget, recipe):
+    """CRA Table IV's ResNet-50 at 224 px, by the budget's recipe but for the size of a batch and one epoch."""
+    short = dataclasses.replace(RECIPES[recipe], batch=3, epochs=1)
+    monkeypatch.setitem(RECIPES, recipe, short)
+    table = tables.load("cra-4")
+    runs = {run.model: run for run in table.experiments(budget, 1)}
+    assert list(runs) == ["cra7-resnet50", "cra5-resnet50", "cra3-resnet50", "cra1-resnet50", "resnet50"]
+    store = Store(tmp_path / "runs", root, tmp_path / "published")
+    assert store.run(runs["resnet50"], "cpu").status == "done"
+    shown = {entry["row"]: entry for entry in compare(table, store)}
+    (error, *_) = [m for m in shown["w/o"]["measured"] if m["metric"] == "top1_error"]
+    assert (error["column"], error["n"], error["dataset"]) == (f"measured here, {budget}", 1, runs["resnet50"].dataset)
+    assert shown["w/o"]["status"] == "measured" and shown["<7,7>"]["status"] == "not measured"
+
+
+def test_a_table_whose_pictures_are_not_here_is_refused_with_what_to_do(tmp_path, capsys):
+    at = ["--runs", str(tmp_path / "runs"), "--data-dir", str(tmp_path / "data")]
+    for budget, name in (("paper", "imagenet"), ("imagenette", "imagenette2-320")):
+        assert cli.main(["reproduce", "cra-4", "--budget", budget, "--device", "cpu", *at]) == 3
+        said = capsys.readouterr().err
+        assert name in said and "workbench data fetch" in said and "Traceback" not in said
+    assert not list((tmp_path / "runs").glob("*/spec.json"))

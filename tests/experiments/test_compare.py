@@ -393,5 +393,16 @@ def test_runs_of_another_task_are_not_this_rows():
         entry = comparing._entry(table, row, {"resnet56": records})
         return {m["dataset"] for m in entry["measured"] if m["dataset"]}
 
-    assert measured("ResNet-56, CIFAR-100") == {"cifar100", "layouts"}  # layouts: budget smoke, another recipe
+    assert measured("ResNet-56, CIFAR-100") == {"cifar100", "layouts"}  # the paper's own model, on any budget's data
     assert measured("ResNet-56, CIFAR-10") == {"layouts"}
+
+
+def test_a_twin_stands_in_its_row_on_its_own_data_alone():
+    """ResNet-20 is cra-4's twin on CIFAR-10; on the procedural pictures it is another table's."""
+    recipe = RECIPES["smoke"]
+    found = [Experiment(model="resnet20", dataset=name, recipe=recipe, seed=0) for name in ("cifar10", "layouts")]
+    metrics = {"top1_error": 1.0, "top5_error": 0.0}
+    records = [Record(one.key(), one.spec(), "done", metrics, [], MACHINE, 1.0) for one in found]
+    (row,) = [row for row in CRA.rows if row.label == "w/o"]
+    entry = comparing._entry(CRA, row, {"resnet20": records})
+    assert {m["dataset"] for m in entry["measured"] if m["dataset"]} == {"cifar10"}

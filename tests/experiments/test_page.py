@@ -34,9 +34,9 @@ def ran(tmp_path_factory):
 def test_every_part_of_a_page_is_there(ran):
     assert "outperform vanilla" in ran.claims().data and "ImageNet 2012" in ran.claims().data
     assert list(ran.models()["twin"]) == [name for _, name in ran.table.measured_rows("smoke")]
-    heads = [head for head in ran.numbers().columns if "measured here, smoke, 1 epochs" in head[1]]
+    heads = [head for head in ran.numbers().columns if "measured here, smoke, 1 epoch" in head[1]]
     assert len(heads) == 2  # top-1 and top-5
-    assert len([trace for trace in ran.figure().data if trace.name == "one seed"][0].x) == 8  # 4 rows, 2 seeds
+    assert len(next(trace for trace in ran.figure().data if trace.name == "one seed").x) == 8  # 4 rows, 2 seeds
     named = {trace.name for trace in ran.both_curves("SE-ResNet50", "Direct").data if trace.name}
     assert named == {f"{row}, {kind} (n = 2)" for row in ("SE-ResNet50", "Direct") for kind in ("test", "training")}
     joined = [trace.name for trace in ran.parameters().data if trace.name and "→" in trace.name]

@@ -437,7 +437,8 @@ def test_a_batch_goes_on_with_the_others_when_one_fails(executions, store, monke
             raise missing
 
     monkeypatch.setattr(notebooks, "run", run)
-    outcomes = notebooks.reproduce_all([(one, "count") for one in chosen], store, on_table=lambda *given: told.append(given))
+    wanted = [(one, "count") for one in chosen]
+    outcomes = notebooks.reproduce_all(wanted, store, on_table=lambda *given: told.append(given))
     assert [outcome.state for outcome in outcomes] == ["failed", "done", "failed"]
     assert outcomes[0].error is missing and outcomes[0].path is None and isinstance(outcomes[2].error, UnknownName)
     assert outcomes[1] == ("cra-4", "done", store.root.resolve() / "notebooks" / "cra-4-count.ipynb", None)
@@ -446,7 +447,7 @@ def test_a_batch_goes_on_with_the_others_when_one_fails(executions, store, monke
         (2, 3, "cra-4", "runs"), (2, 3, "cra-4", "notebook"), (2, 3, "cra-4", "done"),
         (3, 3, "dca-4", "failed"),
     ]  # fmt: skip
-    again = notebooks.reproduce_all([(one, "count") for one in chosen], store)
+    again = notebooks.reproduce_all(wanted, store)
     assert [outcome.state for outcome in again] == ["done", "unchanged", "failed"]  # continues with the unfinished
     assert executions == ["cra-4", "dca-2"]
 

@@ -16,7 +16,7 @@ from workbench.errors import OutOfRange
 from workbench.experiments import paired
 from workbench.experiments.compare import hardware
 from workbench.experiments.experiment import Experiment, Record
-from workbench.experiments.grid import DEFAULT, Resources, run_all
+from workbench.experiments.grid import DEFAULT, Resources, bar, run_all
 from workbench.experiments.store import Store
 from workbench.experiments.throughput import COUNTS
 from workbench.training.recipe import Recipe
@@ -103,7 +103,8 @@ def ablate(
     experiments = [
         Experiment(model=model, dataset=dataset, recipe=chosen, seed=seed) for seed in range(seeds) for model in labels
     ]
-    records = run_all(experiments, store or Store(), resources)
+    with bar("ablation") as progress:
+        records = run_all(experiments, store or Store(), resources, progress)
     found = {
         label: tuple(record for record in records if record.spec["model"]["name"] == model)
         for model, label in labels.items()
@@ -226,10 +227,8 @@ class Ablation:
 
 def _spread(name: str, values: list[float]) -> dict[str, float | None]:
     """The mean, called `name`, and both ends of its 95 % interval."""
-    if not values:
-        return {name: None, f"{name}_low": None, f"{name}_high": None}
-    mean, half, _ = paired.interval(values)
-    low, high = (None, None) if half is None else (mean - half, mean + half)
+    mean, half, _ = paired.interval(values) if values else (None, None, 0)
+    low, high = (None, None) if mean is None or half is None else (mean - half, mean + half)
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 

@@ -167,7 +167,8 @@ def frame(lines: Iterable[dict[str, Any]], verdict: str) -> "Styler":
     columns = ["paper", "id", "statement", "where", "evidence", "n"]
     chosen = [{key: line[key] for key in columns} for line in lines if line["verdict"] == verdict]
     shown = pd.DataFrame(chosen, columns=columns).astype({"n": "Int64"})
-    return shown.style.hide().set_properties(**{"text-align": "left", "vertical-align": "top"}).format(na_rep="-", escape="html")
+    left = {"text-align": "left", "vertical-align": "top"}
+    return shown.style.hide().format(na_rep="-", escape="html").set_properties(**left)
 
 
 def summary(lines: Iterable[dict[str, Any]]) -> str:

@@ -31,10 +31,9 @@ def compare(table: Table, store: Store) -> list[dict[str, Any]]:
 
 
 def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[str, Any]:
-    models = dict.fromkeys([recorded(row.model), *row.twin.values()])
-    found = [record for model in models for record in by_model.get(model, ())]
-    tasks = table.tasks(row)  # another task, another table
-    records = [record for record in found if label(record.spec["dataset"]) in tasks]
+    wanted = _measures(table, row)
+    found = [record for model in dict.fromkeys(model for model, _ in wanted) for record in by_model.get(model, ())]
+    records = [r for r in found if (r.spec["model"]["name"], label(r.spec["dataset"])) in wanted]
     done = [record for record in records if record.status == "done"]
     trained = [metric for metric in table.metrics if metric.source == "train"]
     return {
@@ -50,12 +49,19 @@ def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[st
     }
 
 
+def _measures(table: Table, row: Row) -> list[tuple[str, str]]:
+    """(model, data set) whose runs stand in this row: the paper's model on any budget's data, a twin on its own."""
+    tasks = [table.task(row, budget) for budget in table.budgets]
+    twins = [recorded(table.trained(row, budget)) for budget in table.budgets]
+    return [*((recorded(row.model), task) for task in tasks if row.model), *zip(twins, tasks, strict=True)]
+
+
 def _head(table: Table, entries: list[dict[str, Any]]) -> None:
     """Give each measured value the "column" it stands in; the machine is named where there is more than one."""
     machines: dict[str, set[str]] = defaultdict(set)
     trained = [m for entry in entries for m in entry["measured"] if m["dataset"]]
     for measured in trained:
-        epochs = f"{table.epochs} epochs" if table.epochs else ""
+        epochs = f"{table.epochs} epoch{'s' * (table.epochs != 1)}" if table.epochs else ""
         where = [measured["budget"], table.data, epochs] if measured["budget"] else [measured["protocol"]]
         measured["column"] = ", ".join(filter(None, [f"measured {measured['origin']}", *where]))
         machines[measured["column"]].add(measured["hardware"])

@@ -7,12 +7,12 @@ import contextlib
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from workbench.errors import UnknownName, WorkbenchError
 from workbench.experiments.experiment import Experiment, Record
@@ -78,6 +78,23 @@ def run_all(
                 on_progress(done + sum(_lines(journal) for journal in journals), total)
     on_progress(total, total)
     return [record for experiment in experiments if (record := store.get(experiment))]
+
+
+@contextlib.contextmanager
+def bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """An on_progress that draws a bar over the epochs, as long as there is something to train."""
+    from tqdm.auto import tqdm
+
+    with contextlib.ExitStack() as shown:
+        bars: list[Any] = []
+
+        def progress(epochs: int, total: int) -> None:
+            if not bars and epochs < total:
+                bars.append(shown.enter_context(tqdm(unit="epoch", desc=text, leave=False, total=total)))
+            for one in bars:
+                one.update(epochs - one.n)
+
+        yield progress
 
 
 def _engine(resources: Resources) -> Callable[..., Generator[None]]:

@@ -1,6 +1,5 @@
 """A table as people look at it: frames and figures for the notebooks and the explorer."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from workbench.experiments.compare import (
     recorded,
 )
 from workbench.experiments.experiment import HERE, Record
-from workbench.experiments.grid import DEFAULT, Resources, run_all
+from workbench.experiments.grid import DEFAULT, Resources, bar, run_all
 from workbench.experiments.metrics import METRICS, Metric, as_float, value
 from workbench.experiments.reading import reading
 from workbench.experiments.store import Store
@@ -59,20 +58,9 @@ def models(table: Table, budget: str) -> "pd.DataFrame":
 
 def run(table: Table, budget: str, store: Store, seeds: int = 0, resources: Resources = DEFAULT) -> None:
     """Train whatever this budget still lacks, with a progress bar over epochs while there is something to train."""
-    from tqdm.auto import tqdm
-
     if budget == "count":
         return
-    with contextlib.ExitStack() as shown:
-        bars: list[Any] = []
-
-        def progress(epochs: int, total: int) -> None:
-            if not bars and epochs < total:
-                text = f"{table.key} at {budget}"
-                bars.append(shown.enter_context(tqdm(unit="epoch", desc=text, leave=False, total=total)))
-            for bar in bars:
-                bar.update(epochs - bar.n)
-
+    with bar(f"{table.key} at {budget}") as progress:
         run_all(table.experiments(budget, seeds), store, resources, progress)
 
 
@@ -162,10 +150,10 @@ def over_parameters(table: Table, store: Store, budget: str) -> "go.Figure":
     points = [
         Point(
             row.label,
-            as_float(row.published["params"], "M"),
+            1e6 * as_float(row.published["params"], "M"),
             as_float(row.published[metric.key], metric.unit) if metric.key in row.published else None,
             [value(metric, record) for record in found.get(row.label, ())],
-            count(trained[row.label], datasets.classes(table.dataset(row, budget))).params / 1e6,
+            count(trained[row.label], datasets.classes(table.dataset(row, budget))).params,
         )
         for row in table.rows
         if row.label in trained

@@ -103,10 +103,6 @@ class Table(NamedTuple):
         """What the data set is called that this row is measured on at this budget."""
         return self.data or self.dataset(row, budget)
 
-    def tasks(self, row: Row) -> set[str]:
-        """What the data sets are called whose runs stand in this row."""
-        return {self.task(row, budget) for budget in self.budgets}
-
     def dataset(self, row: Row, budget: str) -> str:
         """The data set that this row is trained on at this budget."""
         chosen = self.budget(budget)
@@ -128,15 +124,18 @@ class Table(NamedTuple):
     def base(self, row: Row) -> str:
         """The label of the row that this one is measured against.
 
-        That of the same network without its outermost part, or of its bare backbone, or the table's baseline.
+        That of the same network without its outermost part, or of its bare backbone, or the table's baseline; a bare
+        backbone is its own.
         """
         if not row.model:
             return self.baseline
         name = parse(row.model)
         whole = [part for part in (name.connection, name.conv, name.attention) if part]
+        if not whole:
+            return row.label
         inner = "-".join(map(str, (*whole[1:], name.backbone)))
         labels = {other.model: other.label for other in self.rows if other.classes == row.classes}
-        found = (labels.get(model) for model in (inner, str(name.backbone)) if whole)
+        found = (labels.get(model) for model in (inner, str(name.backbone)))
         return next(filter(None, found), self.baseline)
 
     def budget(self, key: str) -> Budget:

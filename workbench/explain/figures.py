@@ -51,7 +51,7 @@ def published_and_measured(
 
 
 class Point(NamedTuple):
-    """A network: parameters as printed, and those of the network measured where that is another; None: no number."""
+    """A network: parameters (a count) as printed, and those of the one measured where that is another; None: none."""
 
     label: str
     parameters: float
@@ -119,7 +119,7 @@ def plain(figure: go.Figure, height_px: int, meta: str | None = None) -> go.Figu
         height=height_px,
         font={"color": TEXT},
         margin={"l": 10, "r": 10, "t": 60, "b": 10},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.2},
+        legend={"orientation": "h", "yanchor": "top", "y": -70 / (height_px - 70)},  # px below the plot
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         meta=meta,

@@ -68,7 +68,7 @@ class Recipe:
             f"{'Nesterov' if self.nesterov else 'momentum'} {self.momentum:g}, weight decay {self.weight_decay:g}"
         )
         batch = f"{self.batch}" if self.accumulate == 1 else f"{self.batch} in {self.accumulate} parts"
-        return f"{self.epochs} epochs, batch {batch}, {schedule}, {momentum}, {self.precision}"
+        return f"{self.epochs} epoch{'s' * (self.epochs != 1)}, batch {batch}, {schedule}, {momentum}, {self.precision}"
 
 
 LIMITS = (
