@@ -334,8 +334,8 @@ def store(tmp_path):
     return Store(tmp_path / "runs", tmp_path / "data", tmp_path / "published")
 
 
-def reproduce(store, **given):
-    return notebooks.reproduce(tables.load("dca-2"), "count", store, **given)
+def reproduce(store, epochs=0, **given):
+    return notebooks.reproduce(tables.load("dca-2").on(epochs=epochs), "count", store, **given)
 
 
 def test_a_second_call_executes_nothing(executions, store):

@@ -8,6 +8,7 @@ stem=cifar: for 32x32 pictures, without the first two halvings of the map; no pa
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -97,7 +98,10 @@ class MobileNetV2(Network):
 
 
 class MnasNet(Network):
-    """Attention sites 1.1 to 6.1, numbered by stack: 16 blocks, 1,712 channels; the separable convolution has none."""
+    """Attention sites 1.1 to 6.1, numbered by stack: 16 blocks, 1,712 channels; the separable convolution has none.
+
+    momentum: by which BN's running statistics move, torchvision's by default; a short training needs a larger one.
+    """
 
     def __init__(
         self,
@@ -106,9 +110,11 @@ class MnasNet(Network):
         attention: AttentionBuilder | None = None,
         width: float = 1.0,
         stem: Stem = "imagenet",
+        momentum: float = 0.0003,
     ):
         super().__init__()
         self.image_size, first = entry(stem)
+        slow_unit = partial(self.unit, momentum)
         start, channels = rounded(32, width), rounded(16, width)
         separable = [*slow_unit(start, start, 3, groups=start), *slow_unit(start, channels)[:2]]
         stacks = [nn.Sequential() for _ in MNASNET]
@@ -128,6 +134,14 @@ class MnasNet(Network):
         he_init(self)
         nn.init.kaiming_uniform_(last.weight, mode="fan_out", nonlinearity="sigmoid")
         nn.init.zeros_(last.bias)
+
+    @staticmethod
+    def unit(
+        momentum: float, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
+    ) -> list[nn.Module]:
+        """A convolution with its BN and ReLU."""
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        return [conv, nn.BatchNorm2d(outputs, momentum=momentum), nn.ReLU(inplace=True)]
 
     def maps(self, x: Tensor, trail: Trail) -> list[Tensor]:
         """(N, 3, H, W) -> the maps after each stack; the last one after the 1x1 to 1,280 channels."""
@@ -201,12 +215,6 @@ def rounded(channels: int, width: float) -> int:
 def unit(conv: nn.Module, channels: int, activation: Callable[..., nn.Module] = nn.ReLU6) -> nn.Sequential:
     """A convolution with its BN and activation."""
     return nn.Sequential(conv, norm(conv, channels), activation(inplace=True))
-
-
-def slow_unit(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """The same for MnasNet, whose running statistics move by 0.0003 a step, as torchvision's."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(outputs, momentum=1 - 0.9997), nn.ReLU(inplace=True)]
 
 
 def flat(layers: nn.Module) -> Iterator[nn.Module]:

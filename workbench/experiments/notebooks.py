@@ -13,7 +13,7 @@ from workbench import files
 from workbench.errors import Corrupt, Interrupted, UnknownName, WorkbenchError
 from workbench.experiments import kernels
 from workbench.experiments.cells import check_parameters, fault, read
-from workbench.experiments.compare import recorded
+from workbench.experiments.compare import budget_of
 from workbench.experiments.grid import DEFAULT, Resources
 from workbench.experiments.report import run
 from workbench.experiments.store import Store
@@ -32,10 +32,6 @@ class Outcome(NamedTuple):
     state: str
     path: Path | None = None
     error: WorkbenchError | None = None
-
-
-def has_notebook(table: Table) -> bool:
-    return _path(table).is_file()
 
 
 def reproduce_all(
@@ -83,7 +79,6 @@ def reproduce(
     store: Store,
     seeds: int = 0,
     resources: Resources = DEFAULT,
-    epochs: int = 0,
     on_state: Callable[[str], None] = lambda state: None,
 ) -> Path:
     """Measure what this budget lacks, execute the notebook, and return it: runs/notebooks/<table>-<budget>.ipynb.
@@ -92,7 +87,7 @@ def reproduce(
     the same notebook, parameters, code and records is not executed again; on_state gets "runs", "notebook" and "done",
     or "runs" and "unchanged".
     """
-    source, epochs = _path(table), epochs or getattr(table, "epochs", 0)
+    source, epochs = _path(table), table.epochs
     if not source.is_file():
         raise UnknownName("table notebook", table.key, [path.stem for path in source.parent.glob("*.ipynb")])
     own = "" if budget == "count" else table.budget(budget).dataset
@@ -184,8 +179,14 @@ def _ready(source: Path, parameters: dict[str, Any]) -> None:
 
 def _made_from(source: Path, parameters: dict[str, Any], table: Table, store: Store) -> str:
     """Of everything that the executed notebook shows: itself, the parameters, the table, our code, and the records."""
-    models = {name for row in (*table.rows, *table.controls) for name in (recorded(row.model), *row.twin.values())}
-    records = [record._asdict() for record in store.records() if record.spec["model"]["name"] in models]
+    budget = parameters["budget"]
+    trained = [] if budget == "count" else table.measured_rows(budget)
+    records = [
+        record._asdict()
+        for record in store.records()
+        for row, _ in trained
+        if budget_of(table, row, record) == budget
+    ]
     sources = [source, *sorted(files.PACKAGE.rglob("*.py"))]
     digests = [files.sha256(path.read_bytes()) for path in sources]
     return _digest([digests, parameters, repr(table), records])
