@@ -182,10 +182,7 @@ def _made_from(source: Path, parameters: dict[str, Any], table: Table, store: St
     budget = parameters["budget"]
     trained = [] if budget == "count" else table.measured_rows(budget)
     records = [
-        record._asdict()
-        for record in store.records()
-        for row, _ in trained
-        if budget_of(table, row, record) == budget
+        record._asdict() for record in store.records() for row, _ in trained if budget_of(table, row, record) == budget
     ]
     sources = [source, *sorted(files.PACKAGE.rglob("*.py"))]
     digests = [files.sha256(path.read_bytes()) for path in sources]
