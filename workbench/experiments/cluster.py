@@ -80,11 +80,11 @@ def _cluster(resources: Resources, wanted: int) -> Iterator[tuple[Any, int, int]
             yield client, 0, 0
         return
     shared = gpus(resources.device)
-    jobs = min(resources.jobs or shared or cores(), wanted)
+    jobs = resources.jobs or shared or cores()
     here: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "processes": True}
     here |= {"threads_per_worker": 1, "memory_limit": 0}  # a worker above a limit would be killed, again and again
     with (
-        distributed.LocalCluster(n_workers=jobs, **here) as cluster,
+        distributed.LocalCluster(n_workers=min(jobs, wanted), **here) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client, max(1, cores() // jobs), shared

@@ -29,10 +29,10 @@ class Resources:
     """Where runs are trained and with how much; nothing here changes a number.
 
     engine: "local", processes of this machine, or "dask", workers of a cluster.  device: "auto", "cpu" or "cuda".
-    jobs: runs at a time.  On a CPU each is a process, by default one per core, with its share of the cores as threads;
-    on GPUs there is a process for each, in which runs take turns, by default one at a time.  workers: processes of each
-    run that decode pictures.  scheduler: of the Dask cluster, an address or a scheduler file; by default a cluster of
-    this machine, for as long as it is needed.
+    jobs: runs at a time.  On a CPU each is a process, by default one per core, with its share of the cores as threads,
+    however few runs there are; on GPUs there is a process for each, in which runs take turns, by default one at a time.
+    workers: processes of each run that decode pictures.  scheduler: of the Dask cluster, an address or a scheduler
+    file; by default a cluster of this machine, for as long as it is needed.
     """
 
     engine: str = "local"
@@ -108,8 +108,8 @@ def _engine(resources: Resources) -> Callable[..., Generator[None]]:
 def _processes(waiting: list[Experiment], store: Store, resources: Resources) -> Generator[None]:
     """Run `waiting` in child processes; yields now and then; raises the first error of a child."""
     queue = shares(waiting, resources.jobs, gpus(resources.device))
-    jobs = len(queue) if queue[0].gpu is not None else min(resources.jobs or cores(), len(waiting))
-    threads = max(1, cores() // jobs)
+    jobs = len(queue) if queue[0].gpu is not None else resources.jobs or cores()
+    threads = max(1, cores() // jobs)  # not more when few runs are left: a row's runs must be alike to be averaged
     context = multiprocessing.get_context("forkserver")  # imports once, and forks before there are threads
     context.set_forkserver_preload(PRELOAD)
     running: dict[BaseProcess, Connection] = {}

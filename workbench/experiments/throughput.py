@@ -11,7 +11,6 @@ For the model and data set that was measured the multiply-adds cancel: time = se
 
 import heapq
 import math
-import os
 import statistics
 import time
 from collections import defaultdict
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 from workbench import datasets
 from workbench.errors import WorkbenchError
 from workbench.experiments.experiment import Record
-from workbench.experiments.grid import Resources
+from workbench.experiments.grid import Resources, cores
 from workbench.experiments.store import Store
 from workbench.training.recipe import Recipe
 
@@ -92,10 +91,9 @@ def setting(resources: Resources, left: int) -> Setting:
     from workbench.training.environment import device_name
 
     gpu = resources.device != "cpu" and torch.cuda.is_available()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = max(1, min(resources.jobs or (1 if gpu else cores), left))
+    jobs = resources.jobs or (1 if gpu else cores())
     name = device_name(torch.device("cuda" if gpu else "cpu"))
-    return Setting(name, gpu, jobs, cores if gpu else max(1, cores // jobs))
+    return Setting(name, gpu, max(1, min(jobs, left)), cores() if gpu else max(1, cores() // jobs))
 
 
 def makespan(seconds: Iterable[float], jobs: int) -> float:
