@@ -31,17 +31,21 @@ def reproduce(options: argparse.Namespace) -> int:
         if count > 1 and state != "failed":
             print(f"[{number}/{count}] {table} at {wanted[number - 1][1]}: {STATES[state]}", flush=True)
 
-    failed: list[WorkbenchError] = []
+    alone, failed = len(wanted) == 1, list[WorkbenchError]()
+    if alone:
+        one, budget = wanted[0]
+        where = f"{budget} on {one.data}" if one.data else budget
+        print(f"{one.key}, {one.paper}: {one.caption}\nbudget {where}", flush=True)
     for outcome in reproduce_all(wanted, store, options.seeds, _at(options), tell):
         if outcome.error:
             failed.append(outcome.error)
-        elif len(wanted) == 1:
-            _say(*wanted[0], store, os.path.relpath(str(outcome.path)))
-    if len(wanted) == 1 and failed:
+        elif alone:
+            _say(one, budget, store, os.path.relpath(str(outcome.path)))
+    if alone and failed:
         raise failed[0]
     for error in failed:
         print(f"workbench: {error}", file=sys.stderr)
-    if len(wanted) > 1:
+    if not alone:
         done = len(wanted) - len(failed)
         print(f"\n{done} of {len(wanted)} tables are reproduced; their notebooks lie in {store.root / 'notebooks'}.")
         print("Open next\n  make lab   the executed notebooks\n  make app   the tables in the explorer")
@@ -49,7 +53,7 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 STATES = {
-    "runs": "training what is missing",
+    "runs": "measuring what is missing",
     "notebook": "executing its notebook",
     "done": "done",
     "unchanged": "done before, nothing changed",
@@ -63,8 +67,6 @@ def _say(table: Any, budget: str, store: Any, notebook: str) -> None:
     from workbench.experiments.reading import reading
 
     entries = compare(table, store)
-    where = f" on {table.data}" if table.data else ""
-    print(f"{table.key}, {table.paper}: {table.caption}\nbudget {budget}{where}")
     print(text.plain(table, entries, budget))
     print("\n" + "\n".join(reading(table, entries, budget)))
     query = f"?table={table.key}" + (f"&budget={budget}" if budget in table.budgets else "")
