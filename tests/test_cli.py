@@ -246,7 +246,7 @@ def test_one_form_at_a_time(say):
 def test_train_trains_once(say, tiny_layouts, tmp_path, monkeypatch):
     code, out, err = say(*TRAIN)
     assert (code, err) == (0, "")
-    assert "cra3-circularnet on layouts, 1 epochs, batch 64" in out and "seed 0" in out
+    assert "cra3-circularnet on layouts, 1 epoch, batch 64" in out and "seed 0" in out
     assert "epoch   1/1  train loss" in out
     result = next(line for line in out.splitlines() if line.startswith("top-1 error"))
     assert str(tmp_path / "runs" / "cra3-circularnet-layouts-0-") in result

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 from typing import Any
@@ -16,7 +17,7 @@ def plan(options: argparse.Namespace) -> None:
     from workbench.experiments.store import Store
 
     found = planned(_table(options), options.budget, Store(options.runs, options.data_dir), options.seeds, _at(options))
-    print(json.dumps(found, default=lambda value: value._asdict(), indent=1) if options.json else text(found))
+    print(json.dumps(_plain(found), indent=1, allow_nan=False) if options.json else text(found))
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -139,6 +140,15 @@ def claims(options: argparse.Namespace) -> None:
         for text in (f'"{line["statement"]}"', line["evidence"]):
             print(textwrap.indent(textwrap.fill(text, 106), " " * 14))
     print("\n" + known.summary(lines))
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as dictionaries, however deep; None for what no number of seeds shows."""
+    if hasattr(value, "_asdict"):
+        return {key: _plain(one) for key, one in value._asdict().items()}
+    if value == math.inf:
+        return None
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 def _table(options: argparse.Namespace) -> Any:

@@ -214,7 +214,7 @@ def test_a_second_call_trains_nothing(store, monkeypatch, tiny_layouts):
     """Three real runs of one epoch; their records are found again by their keys."""
     pytest.importorskip("pandas")
     given = {"recipe": QUICK, "seeds": 1, "store": store, "resources": Resources(device="cpu", jobs=1)}
-    monkeypatch.setattr(ablations, "run_all", lambda experiments, store, _: [store.run(e, "cpu") for e in experiments])
+    monkeypatch.setattr(ablations, "run_all", lambda experiments, store, *_: [store.run(e, "cpu") for e in experiments])
     first = cra_pool_size("circularnet", (1, 3), **given)
     assert [*first.frame["status"]] == ["done"] * 3
     assert "one seed says nothing about the noise" in first.sentence()

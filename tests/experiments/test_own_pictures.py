@@ -150,7 +150,7 @@ def test_reports_of_a_folder(pets, store, save):
     table = CRA.on(f"folder:{pets}")
     assert report.folders(CRA, store) == [table.data]
     assert report.folders(tables.load("dca-2"), store) == []
-    assert f"data set `{table.data}`" in report.heading(table, "smoke") and "layouts" in report.heading(table, "smoke")
+    assert f"data `{table.data}`" in report.heading(table, "smoke") and "layouts" in report.heading(table, "smoke")
     assert "93.75" in report.heading(CRA, "smoke") and "93.75" not in report.heading(table, "smoke")
     assert report.models(table, "smoke").loc["<7,7>", "twin's parameters"] == count("cra7-circularnet", 2).params
     assert [len(found) for found in report.of_budget(table, store, "smoke").values()] == [1, 0, 0, 0, 0, 0, 0]

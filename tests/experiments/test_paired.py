@@ -76,7 +76,7 @@ def test_the_interval_of_a_mean():
     assert (found.mean, found.n) == (2.0, 3)
     assert found.half_width == pytest.approx(2.919986 / math.sqrt(3), rel=1e-6)
     assert interval([4.0]) == (4.0, None, 1)
-    assert paired([1.0, 2.0, 3.0])["half_width"] == pytest.approx(4.303 / math.sqrt(3))
+    assert paired([1.0, 2.0, 3.0])["half_width"] == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
     assert paired([4.0]) == {"mean": 4.0, "half_width": None, "n": 1}
 
 

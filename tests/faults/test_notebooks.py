@@ -334,8 +334,8 @@ def store(tmp_path):
     return Store(tmp_path / "runs", tmp_path / "data", tmp_path / "published")
 
 
-def reproduce(store, epochs=0, **given):
-    return notebooks.reproduce(tables.load("dca-2").on(epochs=epochs), "count", store, **given)
+def reproduce(store, epochs=0, budget="count", **given):
+    return notebooks.reproduce(tables.load("dca-2").on(epochs=epochs), budget, store, **given)
 
 
 def test_a_second_call_executes_nothing(executions, store):
@@ -349,14 +349,16 @@ def test_a_second_call_executes_nothing(executions, store):
 
 @pytest.mark.parametrize("what", ["source", "parameter", "record", "other record", "code", "table", "damage", "edit"])
 def test_what_was_made_from_something_else_is_executed_again(executions, store, tmp_path, monkeypatch, what):
-    path, given = reproduce(store), {}
+    monkeypatch.setattr(notebooks, "run", lambda *_: None)
+    given = {"budget": "smoke"} if "record" in what else {}
+    path = reproduce(store, **given)
     if what == "source":
         write(tmp_path / "share" / "tables" / "dca-2.ipynb", "1 + 2", parameters=TABLE)
     elif what == "parameter":
-        given = {"resources": Resources(device="cpu")}
+        given |= {"resources": Resources(device="cpu")}
     elif what in ("record", "other record"):
-        model = tables.load("dca-2" if what == "record" else "cra-4").measured_rows("smoke")[0][1]
-        monkeypatch.setattr(store, "records", partial(stand_ins, model))
+        (run, *_) = tables.load("dca-2" if what == "record" else "cra-4").experiments("smoke", 1)
+        monkeypatch.setattr(store, "records", partial(stand_ins, run))
     elif what == "code":
         (tmp_path / "package").mkdir()
         monkeypatch.setattr(files, "PACKAGE", tmp_path / "package")
@@ -372,10 +374,10 @@ def test_what_was_made_from_something_else_is_executed_again(executions, store, 
     assert len(executions) == (1 if what == "other record" else 2)  # and then no more
 
 
-def stand_ins(model):
+def stand_ins(run):
     from workbench.experiments.experiment import Record
 
-    return [Record("key", {"model": {"name": model}}, "done", {"top1_error": 1.0}, [], {}, 1.0)]
+    return [Record(run.key(), run.spec(), "done", {"top1_error": 1.0}, [], {}, 1.0)]
 
 
 def test_other_epochs_have_another_name(executions, store):
