@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from workbench import cli
-from workbench.experiments import tables
+from workbench.experiments import claims, tables
+from workbench.experiments.store import Store
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -47,3 +48,9 @@ def test_its_code_runs(capsys, tmp_path, monkeypatch):
 
 def test_its_picture_is_here():
     assert all((ROOT / path).is_file() for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README))
+
+
+def test_its_count_of_claims_is_that_of_the_command(tmp_path):
+    lines = claims.report(Store(tmp_path / "runs"))
+    assert claims.summary(lines) in " ".join(README.split())
+    assert claims.summary(lines[1:]) not in " ".join(README.split())  # witness

@@ -115,7 +115,7 @@ def ablate(options: argparse.Namespace) -> None:
     elif options.csv:
         print(found.frame.to_csv(index=False), end="")
     else:
-        print(found.summary().to_string(float_format="%.3f"))
+        print(found.summary().drop(columns="test").to_string(float_format="%.3f", na_rep="-"))
         print(f"\nTest: {ablations.TEST}.\n{found.sentence()}")
 
 

@@ -92,7 +92,8 @@ def bar(text: str) -> Iterator[Callable[[int, int], None]]:
             if not bars and epochs < total:
                 bars.append(shown.enter_context(tqdm(unit="epoch", desc=text, leave=False, total=total)))
             for one in bars:
-                one.update(epochs - one.n)
+                if epochs != one.n:  # a bar draws itself at every update
+                    one.update(epochs - one.n)
 
         yield progress
 
