@@ -29,7 +29,8 @@ BLIND = ("w/o", "<1,1>", "SE, long")  # rows whose logits no circular shift can 
 def workbench(*arguments, runs):
     """The command in a process of its own, as a user starts it, outside the checkout."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "workbench", *arguments, "--runs", str(runs)]
+    at = ["--runs", str(runs), "--data-dir", str(runs.parent / "data")]
+    command = [sys.executable, "-m", "workbench", *arguments, *at]
     return subprocess.run(command, cwd=runs.parent, env=environment, capture_output=True, text=True, timeout=1800)
 
 

@@ -119,7 +119,10 @@ def test_a_command_that_needs_a_package_says_which(without, name):
     assert said == f"workbench: this needs {package}; pip install 'attention-workbench[{cli.EXTRAS[package]}]'.\n"
 
 
+SHARED = ("pandas", "plotly", "pytorch_grad_cam")  # in several extras
+
+
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_every_package_of_an_extra_is_known_by_it(extra):
-    known = {name for name, extras in cli.EXTRAS.items() if extras == extra or name in ("pandas", "plotly")}
+    known = {name for name, extras in cli.EXTRAS.items() if extras == extra or name in SHARED}
     assert packages(extra) and {*packages(extra)} <= known
