@@ -237,7 +237,7 @@ def test_imagenette_is_unpacked_from_its_archive(planted, counts, tmp_path, monk
     archive = tmp_path / "imagenette2-320.tgz"
     with tarfile.open(archive, "w:gz") as packed:
         packed.add(planted / "imagenette2-320", "imagenette2-320")
-    url = "https://nowhere.invalid/imagenette2-320.tgz"
+    url = "https://nowhere.invalid/" + archive.name
     patched = {"320px": (url, hashlib.md5(archive.read_bytes()).hexdigest())}
     monkeypatch.setattr(torchvision.datasets.Imagenette, "_ARCHIVES", patched)
     datasets.fetch("imagenette", tmp_path)
