@@ -1,118 +1,12 @@
 """The explorer shows what there is and says what there is not; its links are checked, and it writes nothing."""
 
-import json
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
-import streamlit
-from streamlit.testing.v1 import AppTest
+from views import HOSTILE, NOT_HERE, charts, notices, outside, save_folder, text, tree, unexpected
 
-from workbench import files
 from workbench.experiments import tables
-from workbench.experiments.experiment import Experiment, Record
-from workbench.training.recipe import RECIPES
-
-ROOT = Path(__file__).resolve().parents[2]
-APP = ROOT / "app"
-NOT_HERE = re.compile(r"^The link asks for (\w+) '.*', which is not here; showing ")
-HOSTILE = ["../../etc/passwd", "/etc/passwd", "x" * 4000, "<script>alert(1)</script>", "cra-4\0", "", "99", "cra-4 "]
-
-
-@pytest.fixture(autouse=True)
-def own_main(monkeypatch):
-    """AppTest puts the page in the place of __main__, which processes started later would then import."""
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-
-
-@pytest.fixture
-def page(tmp_path, monkeypatch):
-    """page(name, **query): the page as a browser would get it with this query, run once."""
-    share, shared = files.share, tmp_path / "share"
-    shared.mkdir()
-    (shared / "tables").symlink_to(share("data") / "tables")
-    monkeypatch.setattr(files, "share", lambda name: shared if name == "data" else share(name))
-    monkeypatch.syspath_prepend(str(APP))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "state", raising=False)
-    streamlit.cache_resource.clear()
-
-    def render(name, **query):
-        test = AppTest.from_file(str(APP / "pages" / f"{name}.py"), default_timeout=120)
-        for key, value in query.items():
-            test.query_params[key] = value
-        return test.run()
-
-    yield render
-    streamlit.cache_resource.clear()
-    sys.modules.pop("state", None)
-
-
-@pytest.fixture
-def runs(tmp_path):
-    save(tmp_path / "runs")
-    return tmp_path / "runs"
-
-
-def save(root):
-    """Hand-made records: two rows of cra-4 at budgets smoke and cifar, and a run that has not finished."""
-    for model, dataset, recipe, errors in (
-        ("cra7-circularnet", "layouts", "smoke", (3.0, 4.0)),
-        ("circularnet", "layouts", "smoke", (94.0, 95.0)),
-        ("resnet20", "cifar10", "cifar-short", (12.0,)),
-    ):
-        for seed, error in enumerate(errors):
-            experiment = Experiment(model=model, dataset=dataset, recipe=RECIPES[recipe], seed=seed)
-            names = ("test_top1_error", "train_top1_error", "test_top5_error", "test_loss", "train_loss")
-            curves = [{"epoch": epoch, "lr": 0.1, **dict.fromkeys(names, error)} for epoch in (1, 2, 3)]
-            metrics = {"top1_error": error, "top5_error": error / 4, "best_top1_error": error}
-            where = {"device": "CPU A", "threads": 1, "compiled": False, "code": "1f3a9c2e"}
-            record = Record(experiment.key(), experiment.spec(), "done", metrics, curves, where, 1.0)
-            (root / record.key).mkdir(parents=True)
-            files.write_json(root / record.key / "record.json", record._asdict())
-    experiment = Experiment(model="cra5-circularnet", dataset="layouts", recipe=RECIPES["smoke"], seed=0)
-    (root / experiment.key()).mkdir()
-    files.write_json(root / experiment.key() / "spec.json", experiment.spec())
-    (root / experiment.key() / "log.jsonl").write_text('{"epoch": 1}\n{"epoch": 2')  # written while we look
-
-
-def save_folder(root, name, version, error):
-    """A run of a row of cra-4 by the recipe of its budget smoke, on a folder that is not on this machine."""
-    experiment = Experiment(model="circularnet", dataset="layouts", recipe=RECIPES["smoke"], seed=0)
-    spec = experiment.spec() | {"dataset": {"name": f"folder:{name}", "version": version}}
-    metrics = {"top1_error": error, "top5_error": error / 4, "best_top1_error": error}
-    names = ("test_top1_error", "train_top1_error", "test_top5_error", "test_loss", "train_loss")
-    curves = [{"epoch": 1, "lr": 0.1, **dict.fromkeys(names, error)}]
-    where = {"device": "CPU A", "threads": 1, "compiled": False, "code": "1f3a9c2e"}
-    record = Record(f"{name}-{version[:4]}", spec, "done", metrics, curves, where, 1.0)
-    (root / record.key).mkdir(parents=True)
-    files.write_json(root / record.key / "record.json", record._asdict())
-
-
-def text(test):
-    """Everything that a page says in words."""
-    kinds = (test.title, test.subheader, test.markdown, test.caption, test.info, test.text, test.error, test.warning)
-    return "\n".join(str(element.value) for kind in kinds for element in kind)
-
-
-def charts(test):
-    return [json.loads(element.proto.spec) for element in test.get("plotly_chart")]
-
-
-def notices(test):
-    return [caption.value for caption in test.caption if NOT_HERE.match(caption.value)]
-
-
-def tree(root):
-    return {path: path.lstat().st_mtime_ns for path in root.rglob("*")}
 
 
 def test_tables_without_runs_say_what_to_run(page):
@@ -275,47 +169,6 @@ def test_a_run_without_a_whole_spec_does_not_stop_a_page(page, runs):
         assert not page(name).exception
 
 
-def chromium():
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
-def answers(url):
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """The address of `workbench app` on hand-made records, its process, and its folder."""
-    root = tmp_path_factory.mktemp("served")
-    save(root / "runs")
-    port = free_port()
-    command = [sys.executable, "-m", "workbench", "app", "--port", str(port), "--runs", str(root / "runs")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(root)}
-    with (
-        open(root / "log", "wb") as log,
-        subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT) as server,
-    ):
-        try:
-            deadline = time.monotonic() + 120
-            while not answers(f"http://127.0.0.1:{port}/_stcore/health"):
-                assert server.poll() is None and time.monotonic() < deadline, (root / "log").read_text()
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}", port, root
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="the kernel's list of sockets is Linux's")
 def test_it_listens_to_this_machine_alone(served):
     listening = []
@@ -326,41 +179,6 @@ def test_it_listens_to_this_machine_alone(served):
             if state == "0A" and int(port, 16) == served[1]:
                 listening.append(host)
     assert listening == ["0100007F"]  # 127.0.0.1, in the kernel's order of bytes
-
-
-@pytest.fixture
-def browser(served, tmp_path, request):
-    """A page in Chromium, with what it asked the network for and what it complained about; a picture if it fails."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if chromium() is None:
-        pytest.skip("no Chromium here")
-    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_api.sync_playwright() as playwright:
-        program = playwright.chromium.launch(executable_path=chromium(), args=switches, timeout=120_000)
-        view = program.new_page(viewport={"width": 1400, "height": 1000})
-        view.set_default_timeout(90_000)
-        view.requested, view.complaints = [], []
-        view.on("request", lambda one: view.requested.append(one.url))
-        view.on("websocket", lambda one: view.requested.append(one.url))
-        view.on("console", lambda one: view.complaints.append(one) if one.type == "error" else None)
-        view.on("pageerror", lambda one: view.complaints.append(one))
-        try:
-            yield view
-        finally:
-            view.screenshot(path=tmp_path / "explorer.png")
-            print("the page as it was last:", tmp_path / "explorer.png")
-            program.close()
-
-
-def outside(urls, address):
-    host = address.removeprefix("http://")
-    return [url for url in urls if not re.match(rf"((http|ws)://{host}/|data:|blob:)", url)]
-
-
-def unexpected(complaints):
-    """Streamlit looks for its server below the path of a deep link first; those answers are 404."""
-    known = re.compile(r"/curves/_stcore/(health|host-config)$")
-    return [str(one) for one in complaints if not known.search((getattr(one, "location", None) or {}).get("url", ""))]
 
 
 @pytest.mark.browser

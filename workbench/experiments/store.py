@@ -34,20 +34,26 @@ class Store:
     def trained(self, experiment: Experiment) -> Any:
         """The network with the weights of its last checkpoint, in eval mode; raises DataMissing while there is none."""
         from workbench.build import build
-        from workbench.training.checkpoint import Checkpoints
         from workbench.training.state import alike
 
-        folder = self.root / experiment.key() / "ckpt"
-        found = Checkpoints(folder, experiment.key()).load(continued=False) if folder.is_dir() else None
+        weights = self.weights(experiment.key())
+        network = build(experiment.model, datasets.classes(experiment.dataset), checked=False)
+        alike(weights, network.state_dict())
+        network.load_state_dict(weights)
+        return network.eval()
+
+    def weights(self, key: str) -> dict[str, Any]:
+        """Parameters and buffers in the last checkpoint of a run here; raises DataMissing while there is none."""
+        from workbench.training.checkpoint import Checkpoints
+
+        folder = self.root / key / "ckpt"
+        found = Checkpoints(folder, key).load(continued=False) if folder.is_dir() else None
         if found is None:
             raise DataMissing(
-                f"No weights of {experiment.model} in {folder}. Train it here: records that came without their run "
+                f"No weights of {key} in {folder}. Train it here: records that came without their run "
                 "folder have numbers alone."
             )
-        network = build(experiment.model, datasets.classes(experiment.dataset), checked=False)
-        alike(found[0]["model"], network.state_dict())
-        network.load_state_dict(found[0]["model"])
-        return network.eval()
+        return found[0]["model"]
 
     def run(self, experiment: Experiment, *given: Any, **named: Any) -> Record:
         """The record; trains first, from the newest checkpoint, if there is none yet.  Takes what `turns` takes."""

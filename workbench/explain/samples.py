@@ -1,0 +1,106 @@
+"""Single pictures that are at hand without a download, by name.
+
+`pattern:NAME` is drawn, `layouts:CLASS` made from a seed, `photo:NAME` lies inside an installed package, and
+`cifar10:CLASS` is a test picture, where CIFAR has been fetched.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from workbench.datasets import cifar, layouts
+from workbench.datasets.images import decode
+from workbench.errors import UnknownName, WorkbenchError
+
+PHOTOS = {  # name -> package, and the file inside it
+    "china": ("sklearn", "datasets/images/china.jpg"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+    "grace-hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+}
+SIDE = 64  # of a pattern, px
+OF_EACH_CLASS = {"cifar10": 4, "cifar100": 1}
+
+
+def known(root: Path) -> list[str]:
+    """The names of all pictures; `root` is the folder of the data sets."""
+    return [*_drawn(), *_layouts(), *_photos(), *_cifar(root)]
+
+
+def picture(name: str, root: Path) -> np.ndarray:
+    """(H, W, 3) uint8; raises UnknownName."""
+    drawn, photos = _drawn(), _photos()
+    if name in drawn:
+        return drawn[name]()
+    if name in photos:
+        return decode(photos[name], name).numpy()
+    made = _layouts() or {}
+    found = made if name in made else _cifar(root)
+    if name not in found:
+        raise UnknownName("picture", name, known(root))
+    return found[name].numpy()
+
+
+def _photos() -> dict[str, Path]:
+    found = {}
+    for name, (package, file) in PHOTOS.items():
+        spec = importlib.util.find_spec(package)
+        path = Path(spec.origin).parent / file if spec and spec.origin else None
+        if path and path.is_file():
+            found[f"photo:{name}"] = path
+    return found
+
+
+@cache
+def _layouts() -> dict[str, Tensor]:
+    split = layouts.make(2048, seed=1)  # the test split
+    return {f"layouts:{name}": split.pictures[i] for i, name in _firsts(split.labels, split.classes, 1)}
+
+
+def _cifar(root: Path) -> dict[str, Tensor]:
+    return {name: one for key in OF_EACH_CLASS if _here(key, root) for name, one in _read(key, root).items()}
+
+
+def _here(key: str, root: Path) -> bool:
+    from workbench.datasets import PLACES
+
+    return (root / PLACES[key]).is_dir()
+
+
+@cache
+def _read(key: str, root: Path) -> dict[str, Tensor]:
+    """A few test pictures of each class; none of a data set that is not whole, which `data verify` is for."""
+    try:
+        _, test = cifar.load(key, root)
+    except WorkbenchError:
+        return {}
+    chosen = _firsts(test.labels, test.classes, OF_EACH_CLASS[key])
+    return {f"{key}:{name}": test.pictures[i].clone() for i, name in chosen}
+
+
+def _firsts(labels: Tensor, classes: tuple[str, ...], count: int) -> list[tuple[int, str]]:
+    """Index and name of the first `count` pictures of each class: cat, cat 2, cat 3."""
+    found = []
+    for label, name in enumerate(classes):
+        for number, index in enumerate((labels == label).nonzero()[:count, 0].tolist(), 1):
+            found.append((index, name if number == 1 else f"{name} {number}"))
+    return found
+
+
+def _drawn() -> dict[str, Callable[[], np.ndarray]]:
+    y, x = np.mgrid[:SIDE, :SIDE] / (SIDE - 1)
+
+    def grey(values: np.ndarray) -> np.ndarray:
+        return np.round(255 * np.repeat(values[..., None], 3, 2)).astype(np.uint8)
+
+    return {
+        "pattern:grey": lambda: grey(np.full((SIDE, SIDE), 0.5)),
+        "pattern:left to right": lambda: grey(x),
+        "pattern:stripes": lambda: grey(np.floor(8 * y) % 2),
+        "pattern:checkerboard": lambda: grey((np.floor(8 * x) + np.floor(8 * y)) % 2),
+        "pattern:disc, upper left": lambda: grey(((x - 0.25) ** 2 + (y - 0.25) ** 2 < 0.03).astype(float)),
+        "pattern:disc, lower right": lambda: grey(((x - 0.75) ** 2 + (y - 0.75) ** 2 < 0.03).astype(float)),
+    }
