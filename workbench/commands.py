@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import replace
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 from workbench import names
@@ -122,3 +123,14 @@ def runs(options: argparse.Namespace) -> None:
         print(f"{line['status']:10} {line['epochs']:4} epochs  {error}  {line['key']}{differs}")
     if not lines:
         print(f"No runs in {store.root}; `workbench reproduce cra-4 --budget smoke` makes some.")
+
+
+def export(options: argparse.Namespace) -> None:
+    from workbench import files
+    from workbench.experiments import zoo
+    from workbench.experiments.store import Store
+
+    store, to = Store(options.runs, options.data_dir), files.ensure_writable(Path(options.to))
+    kept = zoo.export(options.key, store, to)
+    size = (to / f"{kept['record']['key']}.safetensors").stat().st_size
+    print(f"{kept['record']['key']}.safetensors ({size / 1e6:.2f} MB, {kept['top1_error']:.2f} % top-1 error) in {to}")
