@@ -8,9 +8,21 @@ from torch import nn
 
 from workbench.attach import attach
 from workbench.attention import attentions
+from workbench.attention.aw import expand
+from workbench.attention.aw_forms import grouped
 from workbench.build import build
 from workbench.errors import OutOfRange
-from workbench.explain.maps import channel_attention, contribution, layer_means, spatial_attention
+from workbench.explain.maps import (
+    apart,
+    branch_shares,
+    channel_attention,
+    contribution,
+    frame,
+    kernel_attention,
+    layer_means,
+    spatial_attention,
+    together,
+)
 
 SITES = [f"{stage}.{block}" for stage in (1, 2, 3) for block in (1, 2, 3)]
 WIDTHS = [16] * 3 + [32] * 3 + [64] * 3
@@ -73,6 +85,90 @@ def test_spatial_attention_is_the_gate_of_positions(pictures):
     ]
     assert all(np.array_equal(T, gate[:, 0]) for (_, T), gate in zip(found, gates, strict=True))
     assert not np.array_equal(found[0][1][0], found[0][1][1])
+
+
+def test_branch_shares_are_the_mixture_of_the_branches(pictures):
+    network = made("sk-resnet20")
+    found, gates = branch_shares(network, pictures), outputs(network, "SK", pictures)
+    assert [(site, T.shape) for site, T in found] == [
+        (site, (3, width, 2)) for site, width in zip(SITES, WIDTHS, strict=True)
+    ]
+    assert all(np.array_equal(T, gate) for (_, T), gate in zip(found, gates, strict=True))
+    for _, T in found:
+        np.testing.assert_allclose(T.sum(2), 1, atol=1e-6)
+    assert not np.allclose(found[0][1].sum(1), 1)  # witness: the last axis is that of the branches
+
+
+def test_the_second_branch_is_the_dilated_one(pictures):
+    """Without its first branch, a kernel that gives the second all its share passes on what that one made."""
+    network = made("sk-resnet20").eval()
+    block = next(attentions(network))
+    nn.init.zeros_(block.transform.squeeze[1].weight)
+    nn.init.ones_(block.transform.squeeze[1].bias)
+    block.transform.select.weight.data = torch.cat([-torch.ones(16, 1), torch.ones(16, 1)]) * 20
+    share = branch_shares(network, pictures)[0][1]
+    np.testing.assert_allclose(share, np.broadcast_to([0.0, 1.0], share.shape), atol=1e-6)
+    with torch.no_grad():
+        x = torch.randn(1, 16, 8, 8)
+        assert block.second[0].dilation == (2, 2) and torch.allclose(block(x), block.second(x), atol=1e-5)
+        assert not torch.allclose(block(x), block.first(x), atol=1e-2)  # witness
+
+
+@pytest.mark.parametrize("options", ["", "[input_reduction=4]", "[output_reduction=2]", "[kernel_reduction=0]"])
+def test_kernel_attention_has_the_axes_of_the_kernel(options, pictures):
+    network = made(f"aw{options}-resnet20")
+    found, maps = kernel_attention(network, pictures), outputs(network, "AWConv", pictures)
+    blocks = [block for block in attentions(network) if block.dim == "weight"]
+    assert [site for site, _ in found] == [str(block.site) for block in blocks] == SITES
+    for (_, A), T, block in zip(found, maps, blocks, strict=True):
+        outs, ins, side = block.shape
+        assert A.shape == (3, outs, ins, side, side) and np.array_equal(A.reshape(T.shape), T)
+        assert A.min() >= 0 and A.max() <= 1
+    assert not np.array_equal(found[-1][1][0], found[-1][1][1])  # witness: every picture has its own
+
+
+def test_kernel_attention_makes_the_kernel_that_convolves(pictures):
+    """AW Eq. 6: the block's output is that of K + A K."""
+    network, seen = made("aw[input_reduction=4]-resnet8").eval(), []
+    block = next(attentions(network))
+    hook = block.register_forward_hook(lambda module, x, y: seen.append((x[0], y)))
+    (_, A), *_ = kernel_attention(network, pictures)
+    hook.remove()
+    ((x, y),) = seen
+    with torch.no_grad():
+        full = expand(torch.from_numpy(A).flatten(1, 2), block.shape, block.weight.shape)
+        assert torch.allclose(grouped(x, block.weight, 1 + full, 1), y, atol=1e-4)
+        assert not torch.allclose(grouped(x, block.weight, full, 1), y, atol=1e-2)  # witness
+
+
+def test_a_shared_kernel_is_every_pictures(pictures):
+    (_, A), *_ = kernel_attention(made("aw[shared=true]-resnet20"), pictures)
+    assert A.shape == (3, 16, 1, 3, 3) and np.array_equal(A[0], A[2])
+
+
+def test_pictures_one_by_one_are_a_batch(pictures):
+    network = made("cra4-resnet20")
+    batch = channel_attention(network, pictures)
+    joined = together(channel_attention(network, one[None]) for one in pictures)
+    assert [site for site, _ in joined] == SITES
+    assert all(np.allclose(T, other, atol=1e-6) for (_, T), (_, other) in zip(batch, joined, strict=True))
+    assert not np.allclose(joined[0][1][::-1], batch[0][1], atol=1e-6)  # witness: in their order
+
+
+def test_a_frame_has_every_value_at_its_index():
+    values = [("1.1", np.arange(12.0).reshape(2, 3, 2)), ("1.2", np.arange(4.0).reshape(2, 1, 2))]
+    rows = frame(values, ["cat", "dog"], ["channel", "branch"])
+    assert [*rows.columns] == ["block", "picture", "channel", "branch", "attention"] and len(rows) == 16
+    assert rows[rows.picture == "dog"].iloc[3].tolist() == ["1.1", "dog", 1, 1, 9.0]
+    assert rows.iloc[-1].tolist() == ["1.2", "dog", 0, 1, 3.0]
+
+
+def test_the_channels_that_differ_most():
+    values = [("1.1", np.array([[0.1, 0.9], [0.2, 0.3]])), ("1.2", np.array([[0.0, 0.5, 0.2], [1.0, 0.5, 0.0]]))]
+    found = apart(values, 3)
+    assert list(zip(found.block, found.channel, strict=True)) == [("1.2", 0), ("1.1", 1), ("1.2", 2)]
+    assert found.difference.tolist() == pytest.approx([-1.0, 0.6, 0.2])
+    assert (found["first"] - found["second"]).tolist() == found.difference.tolist()
 
 
 def test_layer_means_weigh_every_picture_alike(pictures):
@@ -161,6 +257,8 @@ def test_a_failure_restores_the_modes(pictures):
         ("aw", channel_attention, "no channel attention"),
         ("se", spatial_attention, "no spatial attention; use a network with cbam"),
         ("aw", spatial_attention, "no spatial attention"),
+        ("aw", branch_shares, "no branch attention; use a network with sk"),
+        ("sk", kernel_attention, "no kernel attention; use a network with aw"),
     ],
 )
 def test_what_a_network_has_not_is_refused(name, function, text, pictures):
