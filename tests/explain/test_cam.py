@@ -2,7 +2,9 @@
 
 import gc
 import random
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from workbench.backbones.network import run
 from workbench.build import build
 from workbench.errors import OutOfRange, UnknownName
 from workbench.explain import cam
-from workbench.explain.cam import grad_cam
+from workbench.explain.cam import brightest_quarter, grad_cam
 
 pytest.importorskip("pytorch_grad_cam")
 
@@ -307,3 +309,61 @@ def test_networks_without_known_stages_and_pictures_without_batch(network, pictu
     for wrong in (pictures[0], pictures[:0], (pictures * 9).to(torch.uint8)):
         with pytest.raises(OutOfRange, match="Pictures of"):
             grad_cam(network, wrong)
+
+
+class Met(nn.Module):
+    """Waits in every forward until all threads are here, so that their passes are in the network at once."""
+
+    def __init__(self, keeps=False):
+        super().__init__()
+        self.keeps, self.barrier = keeps, threading.Barrier(1)
+
+    def forward(self, x):
+        self.seen = x
+        self.barrier.wait(60)
+        return self.seen * 1 if self.keeps else x  # a module that keeps what it sees hands on another thread's
+
+
+def at_once(calls, met):
+    """What the calls return, each in a thread of its own, one after the other and then at once."""
+    one_by_one, together = [], []
+    for found, workers in ((one_by_one, 1), (together, len(calls))):
+        met.barrier = threading.Barrier(workers)
+        with ThreadPoolExecutor(workers) as pool:
+            found += [future.result(120) for future in [pool.submit(call) for call in calls]]
+    return one_by_one, together
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("name", ["dca-cbam-resnet8", "cra2-resnet8", "dca-sk-resnet8"])
+def test_sessions_that_share_a_network_get_their_own(name, keeps):
+    """Two pictures at once and a forward beside them, on one network as `zoo.load` returns it: bit for bit the same."""
+    network, met = warmed(name).requires_grad_(False), Met(keeps)
+    network.layer1[0].bn1 = nn.Sequential(network.layer1[0].bn1, met)
+    network.eval()
+    one, other, third = torch.randn(3, 1, 3, 32, 32, generator=torch.Generator().manual_seed(2)).unbind()
+
+    def forward():
+        with torch.no_grad():
+            return {"first": network(third).numpy(), "second": network(third + 1).numpy()}
+
+    calls = [lambda: grad_cam(network, one, [1]), lambda: grad_cam(network, other, [3]), forward]
+    before = state(network)
+    serial, parallel = at_once(calls, met)
+    assert not same(serial[0], serial[1])
+    assert [same(*pair) for pair in zip(serial, parallel, strict=True)].count(False) == (2 if keeps else 0)  # witness
+    assert {**state(network), "random": 0} == {**before, "random": 0}
+
+
+def test_the_brightest_quarter():
+    even, corner = np.ones((8, 8)), np.zeros((8, 8), np.float32)
+    corner[:4, 4:] = 0.3
+    assert brightest_quarter(even) == pytest.approx(0.25) and brightest_quarter(corner) == pytest.approx(1)
+    assert brightest_quarter(np.arange(1.0, 17).reshape(4, 4)) == pytest.approx((13 + 14 + 15 + 16) / 136)
+    assert brightest_quarter(np.array([[3.0, 2.0, 1.0]])) == pytest.approx(0.75 * 3 / 6)  # three quarters of a position
+    assert brightest_quarter(corner) == brightest_quarter(corner[::-1].T) != brightest_quarter(corner + 0.1)
+    assert np.isnan(brightest_quarter(np.zeros((4, 4))))

@@ -61,6 +61,18 @@ def grad_cam(
     return {tap.name: found[tap.name] for tap in taps}
 
 
+def brightest_quarter(heat: np.ndarray) -> float:
+    """Share of all heat (H, W) in the quarter of the positions with the most of it, in [0.25, 1]; NaN without heat.
+
+    0.25: the same heat everywhere; 1: all of it within a quarter of the picture.
+    """
+    total = heat.sum(dtype=np.float64)
+    if not total:
+        return float("nan")
+    most_first = np.cumsum(np.sort(heat, axis=None)[::-1], dtype=np.float64)
+    return float(np.interp(heat.size / 4, np.arange(heat.size + 1), [0.0, *most_first]) / total)
+
+
 class Logit:
     """The logit of one class, y_c, of one picture."""
 
