@@ -9,7 +9,7 @@ LEARN  := $(wildcard notebooks/learn/*.ipynb)
 NBVAL  := --nbval --nbval-current-env --nbval-cell-timeout=600 \
           $(addprefix --nbval-sanitize-with ,$(wildcard notebooks/sanitize.cfg))
 
-.PHONY: help env demo test soak check lab app lock clean
+.PHONY: help env demo test soak check lab app docs lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 14
@@ -36,6 +36,9 @@ lab: env  ## JupyterLab on the notebooks
 
 app: env  ## the explorer in a browser
 	$(BIN)/workbench app
+
+docs: env  ## the documentation as pages in build/docs/html, which need no network
+	$(BIN)/python notebooks/docs/make.py build/docs
 
 lock: | $(UV)  ## pin today's newest versions in requirements.lock
 	$(UV) pip compile pyproject.toml --output-file requirements.lock --upgrade --quiet \

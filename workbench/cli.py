@@ -20,6 +20,7 @@ EXTRAS = {
     "pandas": "notebooks",
     "plotly": "notebooks",
     "jupyterlab": "notebooks",
+    "matplotlib": "notebooks",
     "ipykernel": "notebooks",
     "ipywidgets": "notebooks",
     "streamlit": "app",
