@@ -83,17 +83,8 @@ def app(options: argparse.Namespace) -> None:
     script = files.share("app") / "main.py"
     os.environ["WORKBENCH_RUNS"] = str(files.runs_dir(options.runs).resolve())
     os.environ["WORKBENCH_DATA"] = str(files.data_dir(options.data_dir).resolve())
-    settings = {
-        "server.address": "127.0.0.1",
-        "server.port": options.port,
-        "server.maxUploadSize": 8,
-        "server.fileWatcherType": "none",
-        "server.headless": "true",
-        "client.showErrorDetails": "none",
-        "client.toolbarMode": "minimal",
-        "browser.gatherUsageStats": "false",
-    }
-    flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    settings = {"address": "127.0.0.1", "port": options.port, "headless": "true"}  # the rest is in app/.streamlit
+    flags = [f"--server.{key}={value}" for key, value in settings.items()]
     print(f"The explorer: http://127.0.0.1:{options.port} (Ctrl-C ends it)", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(script), *flags])
 

@@ -1,16 +1,11 @@
 """Fixtures for the tests of the explorer: a page as AppTest sees it, a server, and a browser."""
 
-import os
-import subprocess
 import sys
-import time
 
 import pytest
-import streamlit
-from streamlit.testing.v1 import AppTest
-from views import APP, ROOT, answers, chromium, free_port, save, save_models
+from views import ROOT, chromium, rendering, save, save_models, serving
 
-from workbench import files
+FAILED = ROOT / "build" / "failed"  # git ignores it; a picture of every page that failed a test
 
 
 @pytest.fixture(autouse=True)
@@ -22,24 +17,8 @@ def own_main(monkeypatch):
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     """page(name, **query): the page as a browser would get it with this query, run once."""
-    share, shared = files.share, tmp_path / "share"
-    shared.mkdir(exist_ok=True)
-    (shared / "tables").symlink_to(share("data") / "tables")
-    monkeypatch.setattr(files, "share", lambda name: shared if name == "data" else share(name))
-    monkeypatch.syspath_prepend(str(APP))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "state", raising=False)
-    streamlit.cache_resource.clear()
-
-    def render(name, **query):
-        test = AppTest.from_file(str(APP / "pages" / f"{name}.py"), default_timeout=120)
-        for key, value in query.items():
-            test.query_params[key] = value
-        return test.run()
-
-    yield render
-    streamlit.cache_resource.clear()
-    sys.modules.pop("state", None)
+    with rendering(tmp_path, monkeypatch) as render:
+        yield render
 
 
 @pytest.fixture
@@ -56,46 +35,49 @@ def models(tmp_path):
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
-    """The address of `workbench app` on hand-made records, its process, and its folder."""
+    """The address of `workbench app` on hand-made records, its port, and its folder; one server a process of tests."""
     root = tmp_path_factory.mktemp("served")
     save(root / "runs")
-    port = free_port()
-    command = [sys.executable, "-m", "workbench", "app", "--port", str(port), "--runs", str(root / "runs")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(root)}
-    with (
-        open(root / "log", "wb") as log,
-        subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT) as server,
-    ):
-        try:
-            deadline = time.monotonic() + 120
-            while not answers(f"http://127.0.0.1:{port}/_stcore/health"):
-                assert server.poll() is None and time.monotonic() < deadline, (root / "log").read_text()
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}", port, root
-        finally:
-            server.terminate()
-            server.wait(30)
+    with serving(root) as (address, port, _):
+        yield address, port, root
 
 
-@pytest.fixture
-def browser(served, tmp_path, request):
-    """A page in Chromium, with what it asked the network for and what it complained about; a picture if it fails."""
+@pytest.fixture(scope="package")  # not longer: while Playwright runs, no notebook can be run in this thread
+def program():
+    """One Chromium for all tests of the explorer."""
     sync_api = pytest.importorskip("playwright.sync_api")
     if chromium() is None:
         pytest.skip("no Chromium here")
     switches = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_api.sync_playwright() as playwright:
-        program = playwright.chromium.launch(executable_path=chromium(), args=switches, timeout=120_000)
-        view = program.new_page(viewport={"width": 1400, "height": 1000})
+        started = playwright.chromium.launch(executable_path=chromium(), args=switches, timeout=120_000)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def browser(served, program, request):
+    """A page in a Chromium that knows nothing, with what it asked the network for and what it complained about."""
+    with program.new_context(viewport={"width": 1400, "height": 1000}) as context:
+        view = context.new_page()
         view.set_default_timeout(90_000)
         view.requested, view.complaints = [], []
         view.on("request", lambda one: view.requested.append(one.url))
         view.on("websocket", lambda one: view.requested.append(one.url))
         view.on("console", lambda one: view.complaints.append(one) if one.type == "error" else None)
         view.on("pageerror", lambda one: view.complaints.append(one))
-        try:
-            yield view
-        finally:
-            view.screenshot(path=tmp_path / "explorer.png")
-            print("the page as it was last:", tmp_path / "explorer.png")
-            program.close()
+        yield view
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that fails says what the server logged, and leaves a picture of the page as it was last."""
+    report = yield
+    given = getattr(item, "funcargs", {})
+    if report.failed and "served" in given:
+        report.sections.append(("log of the explorer", (given["served"][2] / "log").read_text(errors="replace")))
+    if report.failed and call.when == "call" and "browser" in given:
+        path = FAILED / f"{item.name[:100].replace('/', '-')}.png"
+        given["browser"].screenshot(path=path)
+        report.sections.append(("the page as it was last", str(path)))
+    return report

@@ -1,9 +1,14 @@
 """What the tests of the explorer share: made-up runs and weights, and how to read a page."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,7 +22,7 @@ from workbench.training.recipe import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "app"
-NOT_HERE = re.compile(r"^The link asks for (\w+) '.*', which is not here; showing ")
+NOT_HERE = re.compile(r"^The link asks for (\w+) [`'].*[`'], which is not here; showing ")
 HOSTILE = ["../../etc/passwd", "/etc/passwd", "x" * 4000, "<script>alert(1)</script>", "cra-4\0", "", "99", "cra-4 "]
 MODELS = ("resnet8", "se-resnet8", "cra4-resnet8", "cbam-resnet8", "sk-resnet8", "aw-resnet8", "dca-se-resnet8")
 
@@ -55,6 +60,65 @@ def save_folder(root, name, version, error):
     record = Record(f"{name}-{version[:4]}", spec, "done", metrics, curves, where, 1.0)
     (root / record.key).mkdir(parents=True)
     files.write_json(root / record.key / "record.json", record._asdict())
+
+
+@contextlib.contextmanager
+def rendering(root, monkeypatch):
+    """render(name, **query): a page run once by AppTest, on the runs in `root` and the models in `root`/share."""
+    import streamlit
+    from streamlit.testing.v1 import AppTest
+
+    share, shared = files.share, root / "share"
+    shared.mkdir(exist_ok=True)
+    for name in ("tables", "claims.toml"):
+        (shared / name).symlink_to(share("data") / name)
+    monkeypatch.setattr(files, "share", lambda name: shared if name == "data" else share(name))
+    monkeypatch.syspath_prepend(str(APP))
+    monkeypatch.chdir(root)
+    monkeypatch.delitem(sys.modules, "state", raising=False)
+    streamlit.cache_resource.clear()
+
+    def render(name, **query):
+        test = AppTest.from_file(str(APP / "pages" / f"{name}.py"), default_timeout=120)
+        for key, value in query.items():
+            test.query_params[key] = value
+        return test.run()
+
+    yield render
+    streamlit.cache_resource.clear()
+    sys.modules.pop("state", None)
+
+
+@contextlib.contextmanager
+def serving(root, *command, cwd=None, **environment):
+    """Address, port and process of an explorer, by default `workbench app`, on the runs in `root`; it logs there."""
+    for _ in range(3):  # another process may have been quicker to take the port
+        port = free_port()
+        address = f"http://127.0.0.1:{port}"
+        given = command or (sys.executable, "-m", "workbench", "app", "--port", "PORT", "--runs", str(root / "runs"))
+        given = [str(port) if part == "PORT" else part for part in given]
+        where = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(root)} | environment
+        with (
+            open(root / "log", "wb") as log,
+            subprocess.Popen(given, cwd=cwd or root, env=where, stdout=log, stderr=subprocess.STDOUT) as server,
+        ):
+            try:
+                if _answers_in_time(server, f"{address}/_stcore/health"):
+                    yield address, port, server
+                    return
+            finally:
+                server.terminate()
+                server.wait(30)
+    raise AssertionError((root / "log").read_text())
+
+
+def _answers_in_time(server, url, limit_s=120):
+    deadline = time.monotonic() + limit_s
+    while server.poll() is None and time.monotonic() < deadline:
+        if answers(url):
+            return server.poll() is None
+        time.sleep(0.2)
+    return False
 
 
 def text(test):
@@ -126,3 +190,54 @@ def unexpected(complaints):
     """Streamlit looks for its server below the path of a deep link first; those answers are 404."""
     known = re.compile(r"/[a-z]+/_stcore/(health|host-config)$")
     return [str(one) for one in complaints if not known.search((getattr(one, "location", None) or {}).get("url", ""))]
+
+
+class Visit:
+    """A session of the explorer as a browser has it, without the browser.  said: what the server sent, decoded."""
+
+    def __init__(self, address, query=""):
+        import requests
+        from websockets.sync.client import connect
+
+        self.address, self.http, self.said = address, requests.Session(), []
+        self.http.get(f"{address}/_stcore/health", timeout=30)
+        self.token = next((value for name, value in self.http.cookies.items() if "xsrf" in name), "")
+        cookies = "; ".join(f"{name}={value}" for name, value in self.http.cookies.items())
+        socket = f"ws{address.removeprefix('http')}/_stcore/stream"
+        protocols = ["streamlit", self.token]
+        headers = {"Cookie": cookies, "Origin": address}
+        self.socket = connect(socket, additional_headers=headers, subprotocols=protocols, max_size=None)
+        self.run(query)
+
+    def run(self, query="", files=()):
+        """Run the page, with these (upload id, name) in its box for a file; its messages replace those before."""
+        from streamlit.proto.BackMsg_pb2 import BackMsg
+        from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
+        back, self.said = BackMsg(), [one for one in self.said if one.HasField("new_session")]
+        back.rerun_script.query_string = query
+        for upload, name in files:
+            state = back.rerun_script.widget_states.widgets.add(id=self.box)
+            info = state.file_uploader_state_value.uploaded_file_info.add(file_id=upload, name=name, size=1)
+            info.file_urls.file_id = upload
+        self.socket.send(back.SerializeToString())
+        while not (self.said and self.said[-1].WhichOneof("type") == "script_finished"):
+            message = ForwardMsg()
+            message.ParseFromString(self.socket.recv(timeout=120))
+            if message.HasField("delta") and message.delta.new_element.HasField("file_uploader"):
+                self.box = message.delta.new_element.file_uploader.id
+            self.said.append(message)
+
+    @property
+    def session(self):
+        return next(one.new_session.initialize.session_id for one in self.said if one.HasField("new_session"))
+
+    def elements(self, kind):
+        found = [one.delta.new_element for one in self.said if one.HasField("delta")]
+        return [getattr(one, kind) for one in found if one.HasField(kind)]
+
+    def put(self, name, data, upload, token=None):
+        """Send a file as the browser does; the answer's status."""
+        url = f"{self.address}/_stcore/upload_file/{self.session}/{upload}"
+        headers = {"X-Xsrftoken": self.token if token is None else token}
+        return self.http.put(url, files={"file": (name, data)}, headers=headers, timeout=60).status_code

@@ -5,6 +5,7 @@
 """
 
 import importlib.util
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ PHOTOS = {  # name -> package, and the file inside it
 }
 SIDE = 64  # of a pattern, px
 OF_EACH_CLASS = {"cifar10": 4, "cifar100": 1}
+_reading = threading.Lock()  # sessions that ask at once wait for one reader; a data set takes 200 MB while it is read
 
 
 def known(root: Path) -> list[str]:
@@ -31,17 +33,16 @@ def known(root: Path) -> list[str]:
 
 
 def picture(name: str, root: Path) -> np.ndarray:
-    """(H, W, 3) uint8; raises UnknownName."""
+    """(H, W, 3) uint8, the caller's own; raises UnknownName, or Corrupt for a damaged photograph."""
     drawn, photos = _drawn(), _photos()
     if name in drawn:
         return drawn[name]()
     if name in photos:
         return decode(photos[name], name).numpy()
-    made = _layouts() or {}
-    found = made if name in made else _cifar(root)
-    if name not in found:
-        raise UnknownName("picture", name, known(root))
-    return found[name].numpy()
+    for found in (_layouts, lambda: _cifar(root)):
+        if name in found():
+            return found()[name].numpy().copy()
+    raise UnknownName("picture", name, known(root))
 
 
 def _photos() -> dict[str, Path]:
@@ -61,7 +62,8 @@ def _layouts() -> dict[str, Tensor]:
 
 
 def _cifar(root: Path) -> dict[str, Tensor]:
-    return {name: one for key in OF_EACH_CLASS if _here(key, root) for name, one in _read(key, root).items()}
+    with _reading:
+        return {name: one for key in OF_EACH_CLASS if _here(key, root) for name, one in _read(key, root).items()}
 
 
 def _here(key: str, root: Path) -> bool:
