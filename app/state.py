@@ -182,14 +182,14 @@ def said() -> Iterator[None]:
 
 def downloads(stem: str, figure: "go.Figure | None" = None, frame: "pd.DataFrame | None" = None) -> None:
     """Buttons that save the figure as a page that needs no network, and its numbers as CSV."""
-    left, right, _ = st.columns([1, 1, 4])
+    row = st.container(horizontal=True)
     if frame is not None:
-        left.download_button(
+        row.download_button(
             "Download CSV", lambda: frame.to_csv().encode(), f"{stem}.csv", "text/csv", key=f"{stem}-csv"
         )
     if figure is not None:
         page: Any = lambda: figure.to_html(include_plotlyjs=True).encode()  # noqa: E731  made when it is asked for
-        right.download_button("Download figure", page, f"{stem}.html", "text/html", key=f"{stem}-html")
+        row.download_button("Download figure", page, f"{stem}.html", "text/html", key=f"{stem}-html")
 
 
 @st.cache_resource

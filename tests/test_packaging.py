@@ -32,7 +32,7 @@ PYTHONS = ("3.11.0", "3.11.9", "3.12.1", "3.13.0")
 PRESCRIBED = {"torch", "torchvision", "accelerate", "jupyterlab", "ipywidgets", "papermill"}
 PRESCRIBED |= {"streamlit", "plotly", "grad-cam", "pytest", "nbval"}
 TOP_LEVEL = {"notebooks", "workbench", "app", "data", "tests", "environment.yml", "README.md", "pyproject.toml"}
-TOP_LEVEL |= {"requirements.lock", "LICENSE", "Makefile", ".ci", ".gitignore", ".streamlit"}
+TOP_LEVEL |= {"requirements.lock", "LICENSE", "Makefile", ".ci", ".gitignore"}
 PIN = re.compile(r"[a-z0-9.-]+==[a-z0-9.!]+( ; [^@/]+)?")  # no URL, no option, no local version such as +cpu
 
 

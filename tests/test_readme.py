@@ -35,7 +35,7 @@ def test_every_command_it_names_exists():
 
 
 def test_its_code_runs(capsys, tmp_path, monkeypatch):
-    first, own, others = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    first, own, others, given = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     exec(first, {})
     assert capsys.readouterr().out.splitlines()[0] == "1.1 channel (8, 16)"
     (tmp_path / "eca.py").write_text(own)
@@ -44,6 +44,8 @@ def test_its_code_runs(capsys, tmp_path, monkeypatch):
     found: dict[str, Any] = {}
     exec(others, found)
     assert found["logits"].shape == (1, 1000) and len(found["trail"].steps) == 16
+    exec(given, {})
+    assert capsys.readouterr().out == "[] True\n"
 
 
 def test_its_picture_is_here():

@@ -95,6 +95,10 @@ def lab(options: argparse.Namespace) -> None:
     os.environ["WORKBENCH_DATA"] = str(files.data_dir(options.data_dir).resolve())
     root = files.share("notebooks").parent
     flags = ["--ip=127.0.0.1", f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
+    flags += [
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # nothing leaves
     if os.geteuid() == 0:  # in a container; the server listens on this machine alone, with a token
         flags.append("--allow-root")
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *flags])

@@ -7,14 +7,11 @@ import numpy as np
 import streamlit as st
 from state import (
     Picture,
-    _asked,
-    _bound,
-    _to_link,
-    _write,
     choose,
     choose_networks,
     choose_number,
     choose_pictures,
+    choose_view,
     downloads,
     network,
     said,
@@ -74,16 +71,6 @@ def template_reading(key: str, pixels: np.ndarray, site: str) -> "Reading":
 
     one, reads = network(key)
     return templates.reading(one, reads.normalised(pixels), site)
-
-
-def choose_view(label: str, key: str, options: Mapping[str, str], default: str) -> str:
-    """As `choose`, by a row of buttons."""
-    (chosen,) = _asked(key, options, [default], 1)
-    st.segmented_control(
-        label, [*options], key=_bound(key, chosen), on_change=_to_link, format_func=options.__getitem__, required=True
-    )
-    _write(key, [chosen])
-    return chosen
 
 
 def choose_those(among: Mapping[str, zoo.Trained]) -> list[Chosen]:
