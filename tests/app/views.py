@@ -79,7 +79,7 @@ def rendering(root, monkeypatch):
     streamlit.cache_resource.clear()
 
     def render(name, **query):
-        test = AppTest.from_file(str(APP / "pages" / f"{name}.py"), default_timeout=120)
+        test = AppTest.from_file(str(APP / "views" / f"{name}.py"), default_timeout=120)
         for key, value in query.items():
             test.query_params[key] = value
         return test.run()

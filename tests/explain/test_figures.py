@@ -3,7 +3,7 @@
 import pytest
 
 from workbench.errors import OutOfRange
-from workbench.explain.curves import Trained, curves, logs_beside, training_and_test_curves
+from workbench.explain.curves import Trained, curves, logs_beside, smoothed, training_and_test_curves
 from workbench.explain.figures import COLOURS, Point, accuracy_over_parameters, published_and_measured
 
 LABELS = ["<7,7>", "w/o", "control"]
@@ -268,3 +268,31 @@ def test_text_and_lines_read_on_light_and_dark_pages(page, over):
     assert all(contrast(colour, page) > 2.3 for colour in COLOURS)
     assert contrast("#2a3f5f", page) < 2 or page == "#ffffff"  # witness: plotly's own text does not
     assert over.layout.paper_bgcolor == "rgba(0,0,0,0)"
+
+
+def test_smoothing_starts_at_the_first_value_and_keeps_constants():
+    assert smoothed([4.0, 4.0, 4.0], 0.9) == pytest.approx([4.0] * 3)
+    assert smoothed([4.0, 2.0], 0.5) == pytest.approx([4.0, (0.5 * 2 + 0.25 * 4) / 0.75])
+    assert smoothed([4.0, 2.0], 0.0) == [4.0, 2.0]
+
+
+def test_smoothed_lines_leave_the_plain_mean_and_the_band():
+    band, faint, line, *rest = curves(RUNS, "error (%)", smoothing=0.5).data
+    assert list(faint.y) == [9.0, 5.0, 3.0] and faint.opacity < 0.5 and not faint.showlegend
+    assert list(line.y) == smoothed([9.0, 5.0, 3.0], 0.5) != list(faint.y)
+    assert max(band.y) == 10.0 and len(rest) == 2  # one seed: faint and smoothed, no band
+    for weight in (-0.1, 1.0):
+        with pytest.raises(OutOfRange, match="Smoothing"):
+            curves(RUNS, "", smoothing=weight)
+
+
+def test_a_logarithmic_axis_is_said():
+    figure = curves(RUNS, "error (%)", log=True)
+    assert figure.layout.yaxis.type == "log" and "logarithmic" in figure.layout.meta
+    assert curves(RUNS, "error (%)").layout.yaxis.type is None  # witness
+
+
+def test_many_lines_are_thin_and_named_on_hover():
+    many = curves({str(number): [[1.0, 2.0]] for number in range(40)}, "")
+    assert many.layout.showlegend is False and {trace.line.width for trace in many.data} == {1}
+    assert "39 (one seed)" in many.data[-1].hovertemplate

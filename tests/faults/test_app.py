@@ -23,7 +23,7 @@ from views import APP, HOSTILE, ROOT, Visit, charts, notices, rendering, save, s
 from workbench.experiments import zoo
 from workbench.experiments.store import Store
 
-PAGES = sorted(path.stem for path in (APP / "pages").glob("*.py"))
+PAGES = sorted(path.stem for path in (APP / "views").glob("*.py"))
 OPENED: list[tuple[str, str]] | None = None  # what was opened, and how, while a test looks
 PAGE = """
 import streamlit as st

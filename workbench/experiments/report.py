@@ -1,27 +1,21 @@
 """A table as people look at it: frames and figures for the notebooks and the explorer."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench import datasets
 from workbench.errors import UnknownName
-from workbench.experiments.compare import (
-    budget_of,
-    cells,
-    compare,
-    groups,
-    hardware,
-    protocol,
-    protocols,
-    recorded,
-)
+from workbench.experiments.compare import cells, compare, groups, hardware, protocol, protocols, recorded
 from workbench.experiments.experiment import HERE, Record
 from workbench.experiments.grid import DEFAULT, Resources, bar, run_all
 from workbench.experiments.metrics import METRICS, Metric, as_float, value
 from workbench.experiments.reading import reading
 from workbench.experiments.store import Store
 from workbench.experiments.tables import Row, Table
+from workbench.experiments.watched import Group, drawn, setting
 from workbench.names import SLOTS, parse
+from workbench.training.recipe import as_dict
 
 BOTH = ("train_top1_error", "test_top1_error")
 
@@ -96,14 +90,13 @@ def figure(table: Table, store: Store, budget: str) -> "go.Figure":
 
 def training_curves(table: Table, store: Store, budget: str, metric: str = "test_top1_error") -> "go.Figure":
     """One curve a row with the band of its seeds."""
-    from workbench.explain.curves import curves
+    return drawn(lines(table, store, budget), metric)
 
+
+def lines(table: Table, store: Store, budget: str) -> list[Group]:
+    """The measured rows of a table at this budget, each with its runs of one machine."""
     found = of_budget(table, store, budget)
-    runs = {
-        name: [[entry[metric] for entry in r.curves] for r in records] for name, records in found.items() if records
-    }
-    unit = "" if metric.endswith("loss") else " (%)"
-    return curves(runs, metric.replace("_", " ").replace("top1", "top-1").replace("top5", "top-5") + unit)
+    return [Group(row, setting(records[0]), records) for row, records in found.items() if records]
 
 
 def both_curves(table: Table, store: Store, budget: str, rows: Sequence[str] = ()) -> "go.Figure":
@@ -147,18 +140,26 @@ def over_parameters(table: Table, store: Store, budget: str) -> "go.Figure":
     metric = next(metric for metric in table.metrics if metric.source == "train")
     found = of_budget(table, store, budget)
     trained = {row.label: name for row, name in table.measured_rows(budget)}
+
+    def params(row: Row) -> int | None:
+        """Of the twin, which is counted only where there is a point to draw."""
+        classes = datasets.classes(table.dataset(row, budget))
+        return count(trained[row.label], classes).params if found.get(row.label) else None
+
     points = [
         Point(
             row.label,
             1e6 * as_float(row.published["params"], "M"),
             as_float(row.published[metric.key], metric.unit) if metric.key in row.published else None,
             [value(metric, record) for record in found.get(row.label, ())],
-            count(trained[row.label], datasets.classes(table.dataset(row, budget))).params,
+            params(row),
         )
         for row in table.rows
-        if row.label in trained
+        if row.label in trained and "params" in row.published
     ]
+    drawn = {point.label for point in points}
     pairs = [(table.base(row), row.label) for row in table.rows if {"connection", "conv"} & _more(table, row)]
+    pairs = [pair for pair in pairs if drawn.issuperset(pair)]
     return accuracy_over_parameters(points, label(metric), pairs)
 
 
@@ -195,14 +196,19 @@ def folders(table: Table, store: Store) -> list[str]:
 def of_budget(table: Table, store: Store, budget: str) -> dict[str, list[Record]]:
     """Row -> its finished records at this budget, of one machine: own ones first, then the most runs."""
     machines: dict[tuple[str, str], dict[str, list[Record]]] = {}
-    done = [record for record in store.records() if record.status == "done"]
-    rows = [row for row, _ in table.measured_rows(budget)]
-    for row in rows:
-        for group in groups(record for record in done if budget_of(table, row, record) == budget):
+    by_task: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in store.records():
+        if record.status == "done":
+            by_task[record.spec["model"]["name"], datasets.label(record.spec["dataset"])].append(record)
+    rows = table.measured_rows(budget)
+    for row, name in rows:
+        recipe = as_dict(table.recipe(row, budget))
+        found = by_task[recorded(name), table.task(row, budget)]
+        for group in groups(record for record in found if record.spec["recipe"] == recipe):
             machines.setdefault((group[0].origin, hardware(group[0])), {})[row.label] = group
     runs = {where: sum(map(len, found.values())) for where, found in machines.items()}
     best = machines[max(runs, key=lambda where: (where[0] == HERE, runs[where]))] if runs else {}
-    return {row.label: best.get(row.label, []) for row in rows}
+    return {row.label: best.get(row.label, []) for row, _ in rows}
 
 
 __all__ = [
@@ -214,6 +220,7 @@ __all__ = [
     "folders",
     "frame",
     "heading",
+    "lines",
     "logs",
     "models",
     "of_budget",

@@ -6,23 +6,45 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from workbench.errors import OutOfRange
 from workbench.explain.figures import COLOURS, GREY, LINES, mean, plain
 
 MARKED = 20  # epochs up to which each has a mark
+MANY = 12  # lines above which they are thin, and named on hover alone
 
 
-def curves(runs: dict[str, list[list[float]]], title: str) -> go.Figure:
+def curves(runs: dict[str, list[list[float]]], title: str, smoothing: float = 0.0, log: bool = False) -> go.Figure:
     """One line a label, the mean of its runs, in the band from the lowest to the highest.
 
-    runs: label -> one list of values by epoch for each seed.
+    runs: label -> one list of values by epoch for each seed.  smoothing: see `smoothed`; the plain means stay, faint.
     """
-    figure = go.Figure()
+    if not 0 <= smoothing < 1:
+        raise OutOfRange(f"Smoothing {smoothing:g}: it must be at least 0 and below 1.")
+    width, traces = 2 if len(runs) <= MANY else 1, []
     for number, (label, mine) in enumerate(runs.items()):
         name = f"{label} (n = {len(mine)})" if len(mine) > 1 else f"{label} (one seed)"
-        add_curve(figure, mine, name, label, {"color": COLOURS[number % len(COLOURS)], "width": 2})
+        line = {"color": COLOURS[number % len(COLOURS)], "width": width}
+        traces += curve_traces(mine, name, label, line, smoothing)
+    figure = go.Figure(traces)
     by_epoch(figure, [run for mine in runs.values() for run in mine])
-    figure.update_yaxes(title=title, rangemode="tozero", gridcolor=LINES)
-    return plain(figure, 420)
+    figure.update_yaxes(title=title, gridcolor=LINES, **{"type": "log"} if log else {"rangemode": "tozero"})
+    said = f"{title} by epoch{', logarithmic' * log} of {len(runs)} lines, each the mean over its seeds"
+    more = f"; smoothed by {smoothing:g}, the plain means faint" if smoothing else ""
+    if len(runs) > 2 * MANY:
+        figure.update_layout(showlegend=False)
+    height_px = 420 + 12 * max(0, min(len(runs), MANY) - 4)
+    above = {"yanchor": "bottom", "y": 1.02}  # below, a legend of several rows would run into the axis title
+    return plain(figure, height_px, f"{said}{more}.").update_layout(legend=above)
+
+
+def smoothed(values: Sequence[float], weight: float) -> list[float]:
+    """Exponential moving average m_t = w m_(t-1) + (1 - w) x_t from m_0 = 0, divided by 1 - w^t, so that it starts at
+    x_1 and a constant stays what it is."""
+    shown, average = [], 0.0
+    for step, value in enumerate(values, 1):
+        average = weight * average + (1 - weight) * value
+        shown.append(average / (1 - weight**step))
+    return shown
 
 
 class Trained(NamedTuple):
@@ -98,32 +120,34 @@ def add_curve(
     figure: go.Figure, runs: list[list[float]], name: str, group: str, line: dict[str, Any], **panel: int
 ) -> None:
     """The mean of the runs over their epochs and, of several, the band from the lowest to the highest."""
+    for trace in curve_traces(runs, name, group, line):
+        figure.add_trace(trace, **panel)
+
+
+def curve_traces(
+    runs: list[list[float]], name: str, group: str, line: dict[str, Any], smoothing: float = 0.0
+) -> list[go.Scatter]:
+    """The band of several runs, their faint plain mean where it is smoothed, and the line itself."""
     columns = [[run[i] for run in runs if i < len(run)] for i in range(max(map(len, runs)))]
-    epochs = list(range(1, len(columns) + 1))
+    epochs, means = list(range(1, len(columns) + 1)), [mean(column) for column in columns]
+    behind: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False, "legendgroup": group, "mode": "lines"}
+    traces = []
     if len(runs) > 1:
-        figure.add_scatter(
-            x=epochs + epochs[::-1],
-            y=[max(column) for column in columns] + [min(column) for column in columns][::-1],
-            mode="lines",
-            fill="toself",
-            fillcolor=line["color"],
-            opacity=0.18,
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            legendgroup=group,
-            **panel,
-        )
-    figure.add_scatter(
+        around = [max(column) for column in columns] + [min(column) for column in columns][::-1]
+        look = {"fill": "toself", "fillcolor": line["color"], "opacity": 0.18, "line": {"width": 0}}
+        traces.append(go.Scatter(x=epochs + epochs[::-1], y=around, **behind, **look))
+    if smoothing:
+        traces.append(go.Scatter(x=epochs, y=means, line=line | {"width": 1}, opacity=0.35, **behind))
+    told = go.Scatter(
         x=epochs,
-        y=[mean(column) for column in columns],
+        y=smoothed(means, smoothing) if smoothing else means,
         mode="lines+markers" if len(epochs) <= MARKED else "lines",
         line=line,
         name=name,
         legendgroup=group,
         hovertemplate=f"{name}<br>epoch %{{x}}: %{{y:.2f}}<extra></extra>",
-        **panel,
     )
+    return [*traces, told]
 
 
 def add_level(
