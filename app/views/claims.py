@@ -109,7 +109,7 @@ def frame(lines: list[tuple[Claim, Verdict]]) -> pd.DataFrame:
 st.title("Claims")
 st.markdown(
     "What the papers say, word for word, and what came of it. Only runs here decide a claim about training; tests and "
-    "thresholds are older than the runs."
+    "thresholds were written before the runs, but for what the head of `data/claims.toml` names."
 )
 with said():
     asked = claims.known()
