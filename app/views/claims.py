@@ -91,7 +91,7 @@ def show_one(claim: Claim, found: Verdict) -> None:
         "Seeds": "none needed" if found.n is None else str(found.n),
     }
     st.markdown("\n".join(f"- {name}: {plain(text)}" for name, text in told.items() if text))
-    st.markdown(f"[Table {claim.table}](/tables?table={claim.table}) · `{claim.id}`")
+    st.markdown(f"[Table {claim.table}](/?table={claim.table}) · `{claim.id}`")
 
 
 def plain(text: str) -> str:
