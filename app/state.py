@@ -13,8 +13,8 @@ import streamlit as st
 
 from workbench.errors import WorkbenchError
 from workbench.experiments import report, tables, zoo
-from workbench.experiments.store import Store
 from workbench.experiments.tables import Table
+from workbench.experiments.watched import Watched
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,18 +184,17 @@ def downloads(stem: str, figure: "go.Figure | None" = None, frame: "pd.DataFrame
     """Buttons that save the figure as a page that needs no network, and its numbers as CSV."""
     row = st.container(horizontal=True)
     if frame is not None:
-        row.download_button(
-            "Download CSV", lambda: frame.to_csv().encode(), f"{stem}.csv", "text/csv", key=f"{stem}-csv"
-        )
+        csv = frame.to_csv().encode()
+        row.download_button("Download CSV", csv, f"{stem}.csv", "text/csv", f"{stem}-csv", on_click="ignore")
     if figure is not None:
         page: Any = lambda: figure.to_html(include_plotlyjs=True).encode()  # noqa: E731  made when it is asked for
-        row.download_button("Download figure", page, f"{stem}.html", "text/html", key=f"{stem}-html")
+        row.download_button("Download figure", page, f"{stem}.html", "text/html", f"{stem}-html", on_click="ignore")
 
 
 @st.cache_resource
-def store() -> Store:
-    """The run folders that the command was started with."""
-    return Store()
+def store() -> Watched:
+    """The run folders that the command was started with, each file read once."""
+    return Watched()
 
 
 def _asked(key: str, options: Container[str], default: Sequence[str], most: int) -> list[str]:

@@ -9,7 +9,6 @@ from state import choose, downloads, said, store
 from workbench.experiments import claims
 from workbench.experiments.claims import Claim
 from workbench.experiments.evidence import CONTRADICTED, INCONCLUSIVE, NOT_MEASURED, SUPPORTED, VERDICTS, Verdict
-from workbench.experiments.watched import Watched
 
 ALL, PENDING = "all", "counting"
 SIGNS = {
@@ -37,22 +36,16 @@ ASKED = {
 BUILT = ("network", "law")  # kinds that build networks, which takes seconds, and that no run can change
 
 
-@st.cache_resource
-def watched() -> Watched:
-    """The runs, each file read once."""
-    return Watched(store().root, store().data, store().published)
-
-
 @st.cache_data(max_entries=4, show_spinner=False)
 def measured(ids: tuple[str, ...], state: tuple[tuple[str, int, int], ...]) -> dict[str, Verdict]:
     """The verdicts of the records, and of the papers' own arithmetic; `state` names the records."""
-    return {claim.id: claims.judge(claim, watched()) for claim in claims.known() if claim.id in ids}
+    return {claim.id: claims.judge(claim, store()) for claim in claims.known() if claim.id in ids}
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
 def built(name: str) -> Verdict:
     """The verdict of a claim about the networks themselves, by its id."""
-    return claims.judge(next(claim for claim in claims.known() if claim.id == name), watched())
+    return claims.judge(next(claim for claim in claims.known() if claim.id == name), store())
 
 
 def chosen(asked: list[Claim], found: dict[str, Verdict], paper: str, verdict: str) -> list[tuple[Claim, Verdict]]:
@@ -121,7 +114,7 @@ with said():
         verdict = choose("Verdict", "verdict", {ALL: "all", **{one: one for one in VERDICTS}}, ALL)
     quick = tuple(claim.id for claim in asked if claim.kind not in BUILT)
     slow = [claim.id for claim in asked if claim.kind in BUILT and paper in (ALL, claim.paper)]
-    found, place = measured(quick, watched().state()), st.empty()
+    found, place = measured(quick, store().state()), st.empty()
     with place.container():
         show(chosen(asked, found, paper, verdict))
     with st.spinner("Building and counting networks; the first time takes half a minute"):

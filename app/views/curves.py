@@ -8,7 +8,7 @@ from state import choose, choose_budget, choose_data, choose_number, choose_tabl
 from workbench import datasets
 from workbench.experiments import report, tables, watched
 from workbench.experiments.experiment import Record
-from workbench.experiments.watched import Group, Watched
+from workbench.experiments.watched import Group
 
 METRICS = {
     "test_top1_error": "test top-1 error",
@@ -21,12 +21,6 @@ TABLE, ALL = "table", "all"
 EVERY_S = 5
 
 
-@st.cache_resource
-def seen() -> Watched:
-    """The runs, each file read once."""
-    return Watched(store().root, store().data, store().published)
-
-
 def of_table() -> tuple[str, list[Group]]:
     """A stem for files, and the rows of a table at one of its budgets."""
     left, right = st.columns(2)
@@ -34,7 +28,7 @@ def of_table() -> tuple[str, list[Group]]:
         table = choose_data(choose_table([key for key in tables.known() if tables.load(key).budgets]))
     with right:
         budget = choose_budget(table, list(table.budgets))
-    lines = report.lines(table, seen(), budget)
+    lines = report.lines(table, store(), budget)
     if lines:
         st.caption(table.budget(budget).note)
     else:
@@ -44,7 +38,7 @@ def of_table() -> tuple[str, list[Group]]:
 
 def of_all() -> tuple[str, list[Group]]:
     """A stem for files, and every finished run here or by the project that the filters leave."""
-    records = [record for record in seen().records() if record.status == "done"]
+    records = [record for record in store().records() if record.status == "done"]
     named = {record.key: watched.recipe_name(record) for record in records}
     left, middle, right = st.columns(3)
     with left:
@@ -94,7 +88,7 @@ def show(stem: str, lines: list[Group], metric: str, smoothing: int, log: bool) 
 
 
 def running() -> list[tuple[str, dict, list[dict[str, float]]]]:
-    return [*seen().unfinished()]
+    return [*store().unfinished()]
 
 
 @st.fragment(run_every=EVERY_S)

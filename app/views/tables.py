@@ -8,7 +8,6 @@ from workbench.experiments import report, sheet, tables
 from workbench.experiments.metrics import METRICS
 from workbench.experiments.sheet import Sheet
 from workbench.experiments.tables import Table
-from workbench.experiments.watched import Watched
 
 ALL = "all"
 HELP = {
@@ -19,12 +18,6 @@ HELP = {
     "protocol": "What it was measured with: the list below the table has this number.",
     "status": "Measured: the paper's own model; on twins: smaller networks that stand for it.",
 }
-
-
-@st.cache_resource
-def watched() -> Watched:
-    """The same runs, each file read once."""
-    return Watched(store().root, store().data, store().published)
 
 
 def chosen_sheet(table: Table, entries: list[dict]) -> Sheet:
@@ -79,13 +72,13 @@ def show_figures(table: Table, entries: list[dict]) -> None:
     budget = choose_budget(table, ready)
     st.caption(table.budget(budget).note)
     st.plotly_chart(
-        report.figure(table, watched(), budget),
+        report.figure(table, store(), budget),
         alt=f"{table.caption} Left, published single runs; right, every seed measured at budget {budget}.",
     )
     if not table.data and any(metric.key == "params" for metric in table.metrics):  # a folder's classes are not known
         st.subheader("Over the parameters")
         st.caption("Lines join a module (open) with its connected or convolutional form (filled). DCA Fig. 1.")
-        over = report.over_parameters(table, watched(), budget)
+        over = report.over_parameters(table, store(), budget)
         st.plotly_chart(over, alt=over.layout.meta)
         downloads(f"{table.key}-{budget}-parameters", over)
 
@@ -98,7 +91,7 @@ for claim in table.claims:
     st.markdown(f"> {claim['text']} ({claim['where']})")
 with said():
     with st.spinner("Counting parameters"):
-        entries = report.compare(table, watched())
+        entries = report.compare(table, store())
     show_sheet(table, chosen_sheet(table, entries))
     if table.budgets:
         show_figures(table, entries)

@@ -77,7 +77,7 @@ def pytest_runtest_makereport(item, call):
     if report.failed and "served" in given:
         report.sections.append(("log of the explorer", (given["served"][2] / "log").read_text(errors="replace")))
     if report.failed and call.when == "call" and "browser" in given:
-        path = FAILED / f"{item.name[:100].replace('/', '-')}.png"
+        path = FAILED / f"{item.path.stem}-{item.name[:100].replace('/', '-')}.png"
         given["browser"].screenshot(path=path)
         report.sections.append(("the page as it was last", str(path)))
     return report

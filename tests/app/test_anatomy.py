@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from views import HOSTILE, MODELS, NOT_HERE, charts, notices, outside, save_models, text, tree, unexpected
+from views import HOSTILE, MODELS, NOT_HERE, charts, notices, outside, save_models, settled, text, tree, unexpected
 
 from workbench.explain import anatomy
 from workbench.explain.family import LAWS
@@ -128,7 +128,7 @@ def test_a_visit_in_a_browser(served, browser):
     browser.wait_for_url(re.compile(r"[?&]channel=4"))
     browser.get_by_text("channel 4", exact=False).first.wait_for()
 
-    with browser.expect_download() as saved:
+    with settled(browser).expect_download() as saved:
         browser.get_by_role("button", name="Download CSV").click()
     csv = saved.value.path().read_text()
     assert csv.startswith("step,line,term,value,weight,product,rule,result") and "T_{4}" in csv

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from views import HOSTILE, NOT_HERE, charts, notices, outside, save_models, text, tree, unexpected
+from views import HOSTILE, NOT_HERE, charts, notices, outside, save_models, settled, text, tree, unexpected
 
 from workbench.explain.kinds import KINDS
 
@@ -140,7 +140,7 @@ def test_a_visit_in_a_browser(served, browser):
     assert "The link asks for" not in browser.inner_text("body")
     browser.get_by_role("slider", name="Channel").press("ArrowRight")
     browser.wait_for_url(re.compile(r"[?&]channel=4"))
-    with browser.expect_download() as download:
+    with settled(browser).expect_download() as download:
         browser.get_by_role("button", name="Download CSV").click()
     assert download.value.suggested_filename == f"attention-templates-{model}.csv"
     browser.get_by_role("radio", name="Two pictures apart").or_(

@@ -4,19 +4,13 @@ import re
 
 import pytest
 import streamlit
-from views import HOSTILE, NOT_HERE, ROOT, notices, outside, text, tree, unexpected
+from views import HOSTILE, NOT_HERE, ROOT, notices, outside, settled, text, tree, unexpected
 
 from workbench.experiments import claims
 from workbench.experiments.evidence import VERDICTS
 from workbench.experiments.store import Store
 
 CHEAP = ("training", "arithmetic")
-
-
-@pytest.fixture(autouse=True)
-def no_components(monkeypatch):
-    """AppTest looks through everything that is installed for components before each run, which takes seconds."""
-    monkeypatch.setattr("streamlit.components.v2.manifest_scanner.scan_component_manifests", list)
 
 
 @pytest.fixture
@@ -115,7 +109,7 @@ def test_a_journey_through_claims(served, browser, tmp_path):
     assert browser.get_by_text("Not measured · AW").count() == 0
     browser.locator("details summary").first.click()
     browser.get_by_role("link", name=re.compile("^Table aw-")).first.wait_for()
-    with browser.expect_download() as download:
+    with settled(browser).expect_download() as download:
         browser.get_by_role("button", name="Download CSV").click()
     download.value.save_as(tmp_path / "claims.csv")
     assert "verdict" in (tmp_path / "claims.csv").read_text().partition("\n")[0]

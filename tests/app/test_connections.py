@@ -4,7 +4,7 @@ import re
 
 import pytest
 import streamlit
-from views import HOSTILE, NOT_HERE, charts, notices, outside, text, tree, unexpected
+from views import HOSTILE, NOT_HERE, charts, notices, outside, settled, text, tree, unexpected
 
 from workbench import files
 from workbench.experiments.experiment import Experiment, Record
@@ -118,12 +118,15 @@ def test_a_visit_in_a_browser(served, browser):
     browser.get_by_role("heading", name="The chain").wait_for()
     browser.wait_for_url(re.compile(r"[?&]network=dca"))
     assert "The link asks for" not in browser.inner_text("body")
-    with browser.expect_download() as waiting:
+    with settled(browser).expect_download() as waiting:
         browser.get_by_role("button", name="Download CSV").first.click()
     assert waiting.value.suggested_filename == "connections.csv"
     assert waiting.value.path().read_text().startswith("block that hears,")
 
-    browser.get_by_role("combobox", name="Backbone").click()
+    box = browser.get_by_role("combobox", name="Backbone")
+    box.scroll_into_view_if_needed()  # a list that is open while the page scrolls is closed
+    settled(browser)
+    box.click()
     browser.get_by_role("option", name=re.compile("^resnet8,")).click()
     browser.wait_for_url(re.compile(r"[?&]backbone=resnet8"))
     browser.wait_for_url(re.compile(r"[?&]network=dca-se-resnet8-"))

@@ -5,19 +5,13 @@ import re
 import time
 
 import pytest
-from views import HOSTILE, charts, notices, outside, text, tree, unexpected
+from views import HOSTILE, charts, notices, outside, settled, text, tree, unexpected
 
 from workbench import files
 from workbench.experiments.experiment import Experiment, Record
 from workbench.training.recipe import RECIPES
 
 NAMES = ("test_top1_error", "train_top1_error", "test_top5_error", "test_loss", "train_loss")
-
-
-@pytest.fixture(autouse=True)
-def no_components(monkeypatch):
-    """AppTest looks through everything that is installed for components before each run, which takes seconds."""
-    monkeypatch.setattr("streamlit.components.v2.manifest_scanner.scan_component_manifests", list)
 
 
 def lines(test, chart=0):
@@ -148,7 +142,7 @@ def test_a_journey_through_curves(served, browser, tmp_path):
     browser.keyboard.press("ArrowRight")
     browser.wait_for_url(re.compile(r"[?&]smoothing=1\b"))
     browser.get_by_text("Smoothed: m = 0.01 m").wait_for()
-    with browser.expect_download() as download:
+    with settled(browser).expect_download() as download:
         browser.get_by_role("button", name="Download CSV").click()
     download.value.save_as(tmp_path / "curves.csv")
     assert "cra7-circularnet" in (tmp_path / "curves.csv").read_text()

@@ -14,12 +14,6 @@ from workbench.explain import complexity
 from workbench.training.recipe import RECIPES
 
 
-@pytest.fixture(autouse=True)
-def no_components(monkeypatch):
-    """AppTest looks through everything that is installed for components before each run, which takes seconds."""
-    monkeypatch.setattr("streamlit.components.v2.manifest_scanner.scan_component_manifests", list)
-
-
 def cells(test):
     """The texts of the first sheet, cell by cell as they are shown."""
     return convert_arrow_bytes_to_pandas_df(test.dataframe[0].proto.arrow_data.styler.display_values)

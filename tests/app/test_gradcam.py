@@ -7,7 +7,7 @@ import re
 import pytest
 import streamlit
 import torch
-from views import HOSTILE, NOT_HERE, charts, notices, outside, text, tree, unexpected
+from views import HOSTILE, NOT_HERE, charts, notices, outside, settled, text, tree, unexpected
 
 from workbench import files
 from workbench.build import build
@@ -167,7 +167,7 @@ def test_a_visit_in_a_browser(served, browser):
     browser.get_by_role("option").nth(3).click()
     browser.wait_for_url(re.compile(r"[?&]class=(?!predicted)"))
     browser.locator(".js-plotly-plot .main-svg").first.wait_for()
-    with browser.expect_download() as waiting:
+    with settled(browser).expect_download() as waiting:
         browser.get_by_role("button", name="Download CSV").click()
     assert waiting.value.suggested_filename == "gradcam.csv"
     assert waiting.value.path().read_text().startswith("network,predicted class,its probability,class shown")

@@ -77,6 +77,8 @@ def rendering(root, monkeypatch):
     monkeypatch.chdir(root)
     monkeypatch.delitem(sys.modules, "state", raising=False)
     streamlit.cache_resource.clear()
+    # AppTest looks through everything that is installed for components before each run, which takes seconds
+    monkeypatch.setattr("streamlit.components.v2.manifest_scanner.scan_component_manifests", list)
 
     def render(name, **query):
         test = AppTest.from_file(str(APP / "views" / f"{name}.py"), default_timeout=120)
@@ -119,6 +121,13 @@ def _answers_in_time(server, url, limit_s=120):
             return server.poll() is None
         time.sleep(0.2)
     return False
+
+
+def settled(browser):
+    """The browser, once its page has run to the end."""
+    browser.wait_for_timeout(300)  # until what was typed or clicked has reached the server
+    browser.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    return browser
 
 
 def text(test):
