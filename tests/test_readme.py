@@ -44,6 +44,7 @@ def test_its_code_runs(capsys, tmp_path, monkeypatch):
     found: dict[str, Any] = {}
     exec(others, found)
     assert found["logits"].shape == (1, 1000) and len(found["trail"].steps) == 16
+    capsys.readouterr()
     exec(given, {})
     assert capsys.readouterr().out == "[] True\n"
 
