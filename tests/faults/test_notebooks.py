@@ -39,6 +39,7 @@ import signal, sys
 from pathlib import Path
 from workbench.experiments import notebooks
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background starts without
 notebooks.START_LIMIT_S = int(sys.argv[4])
 notebooks.execute(Path(sys.argv[1]), Path(sys.argv[2]), {"pids": sys.argv[3]})
 """
