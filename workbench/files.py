@@ -60,6 +60,15 @@ def ensure_writable(folder: Path) -> Path:
     return folder
 
 
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Another one when the file was replaced, None without a file: to read it again, never to order by."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, or leave it untouched.  Survives kill -9 and power loss."""
     part = path.with_name(f".{path.name}.{os.getpid()}.{next(_parts)}.part")

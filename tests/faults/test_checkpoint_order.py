@@ -104,7 +104,7 @@ def test_a_run_through_a_jumping_clock(tmp_path, tiny_layouts, monkeypatch):
     assert time.time() > time.time()  # witness
 
 
-STAMPED = {"watched.py", "zoo.py"}  # read a file again when its stamp is another one, and order nothing by it
+STAMPED = {"files.py"}  # whose stamp says that a file is another one, and orders nothing
 
 
 def test_no_source_of_the_package_asks_the_wall_clock():

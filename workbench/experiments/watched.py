@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from workbench import datasets
+from workbench import datasets, files
 from workbench.experiments.compare import groups, hardware
 from workbench.experiments.experiment import Record, outdated
 from workbench.experiments.store import Store
@@ -37,10 +37,10 @@ class Watched(Store):
     def state(self) -> tuple[tuple[str, int, int], ...]:
         """Name, time and size of every record: as long as it is the same, so is all that follows from them."""
         paths = [*self.root.glob("*/record.json"), *self.published.glob("*.json")]
-        return tuple((str(path), *stamp) for path in sorted(paths) if (stamp := _stamp(path)))
+        return tuple((str(path), *stamp) for path in sorted(paths) if (stamp := files.stamp(path)))
 
     def _read(self, path: Path, aside: bool) -> Record | None:  # type: ignore[override]
-        stamp = _stamp(path)
+        stamp = files.stamp(path)
         if stamp is None:
             return None
         seen = self._seen.get(path)
@@ -53,14 +53,6 @@ class Watched(Store):
         if spec not in self._stale:
             self._stale[spec] = bool(outdated(record.spec))
         return self._stale[spec]
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
 
 
 class Group(NamedTuple):

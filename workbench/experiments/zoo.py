@@ -73,7 +73,8 @@ def known(store: Store) -> dict[str, Trained]:
     """
     described = sorted(folder(store).glob("*.json"))
     runs = [path for path in sorted(store.root.glob("*/record.json")) if (path.parent / "ckpt" / "latest").exists()]
-    return dict(_known(*(tuple((path, *_stamp(path)) for path in paths) for paths in (described, runs)), store.root))
+    stamps = (tuple((path, files.stamp(path)) for path in paths) for paths in (described, runs))
+    return dict(_known(*stamps, store.root))
 
 
 def load(key: str, store: Store) -> tuple["Network", Reads]:
@@ -138,15 +139,6 @@ def _known(described: tuple[Any, ...], runs: tuple[Any, ...], root: Path) -> dic
         if record.key in keys and "top1_error" in record.metrics:  # it did not diverge
             found[record.key] = _trained(record, record.metrics["top1_error"], HERE)
     return found
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Changes when the file is replaced."""
-    try:
-        entry = path.stat()
-        return entry.st_mtime_ns, entry.st_size
-    except OSError:
-        return 0, 0
 
 
 def _trained(record: Record, error: float, origin: str) -> Trained:
