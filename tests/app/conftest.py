@@ -42,9 +42,9 @@ def served(tmp_path_factory):
         yield address, port, root
 
 
-@pytest.fixture(scope="package")  # not longer: while Playwright runs, no notebook can be run in this thread
-def program():
-    """One Chromium for all tests of the explorer."""
+@pytest.fixture(scope="module")  # not longer: while Playwright runs, no notebook can be run in this thread, and a
+def program():  # process forked meanwhile would hold its pipes open
+    """One Chromium for the tests of a page."""
     sync_api = pytest.importorskip("playwright.sync_api")
     if chromium() is None:
         pytest.skip("no Chromium here")

@@ -110,7 +110,11 @@ def serving(root, *command, cwd=None, **environment):
                     return
             finally:
                 server.terminate()
-                server.wait(30)
+                try:
+                    server.wait(30)
+                except subprocess.TimeoutExpired:
+                    server.kill()
+                    raise
     raise AssertionError((root / "log").read_text())
 
 

@@ -354,6 +354,19 @@ def test_workers_end_when_the_batches_are_closed(parted):
     assert not set(multiprocessing.active_children()) - before
 
 
+def test_workers_end_although_somebody_still_holds_the_epoch(parted):
+    """As a traceback in a notebook does, or a profiler that looks at frames."""
+    train, _ = load(parted)
+    before = set(multiprocessing.active_children())
+    batches = train.batches(CPU, 4, workers=2)
+    batches.open(0, 0)
+    held = batches._held["epoch"]
+    assert len(set(multiprocessing.active_children()) - before) == 2  # witness
+    batches.close()
+    assert not set(multiprocessing.active_children()) - before
+    del held
+
+
 def worker_ids(before):
     return [child.pid for child in set(multiprocessing.active_children()) - before]
 

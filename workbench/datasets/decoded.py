@@ -45,8 +45,8 @@ class FolderBatches:
         mean, std = (torch.tensor(values, device=device) * 255 for values in (MEAN, STD))
         self.scale, self.shift = (value.repeat(side) for value in (1 / std, -mean / std))
         self._plan: list[Wanted] = []
-        self._held: dict[str, Any] = {}  # the loader and its open epoch; without them the worker processes end
-        weakref.finalize(self, self._held.clear)  # also when Python ends, which would wait for them
+        self._held: dict[str, Any] = {}  # the loader and its open epoch, which has the worker processes
+        weakref.finalize(self, _end, self._held)  # also when Python ends, which would wait for them
 
     def open(self, seed: int, epoch: int, start: int = 0) -> None:
         """Begin an epoch, at its batch number `start`; nothing before it is decoded."""
@@ -76,7 +76,7 @@ class FolderBatches:
 
     def close(self) -> None:
         """End the worker processes; the next epoch would start others."""
-        self._held.clear()
+        _end(self._held)
 
     def _loader(self) -> DataLoader:
         return DataLoader(
@@ -139,6 +139,14 @@ class Decoder(Dataset):
         except WorkbenchError as error:
             return error
         return pictures, self.split.labels[index]
+
+
+def _end(held: dict[str, Any]) -> None:
+    """End the workers now.  A traceback or a profiler may still hold the epoch, and what collects it later ends none."""
+    epoch = held.get("epoch")
+    held.clear()
+    if hasattr(epoch, "_shutdown_workers"):
+        epoch._shutdown_workers()
 
 
 def _as_it_is(batch: Any) -> Any:
