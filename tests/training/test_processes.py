@@ -170,3 +170,12 @@ def test_alone_nothing_is_asked_of_anyone(monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda *given: pytest.fail("asked"))
     history, *_ = train("circularnet")
     assert len(history) == 2 and loop.Processes("cpu").count == 1
+
+
+def test_each_run_is_asked_anew_where_it_trains(monkeypatch):
+    """A device that is everywhere stands in for a GPU."""
+    assert loop.Processes("cpu").device.type == "cpu"
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")
+    assert loop.Processes("auto").device.type == "meta"
+    monkeypatch.delenv("ACCELERATE_TORCH_DEVICE")
+    assert loop.Processes("auto").device.type != "meta"

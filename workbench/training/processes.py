@@ -25,7 +25,8 @@ class Processes:
             raise OutOfRange(f"Device {device!r}: use {' or '.join(DEVICES)}.")
         if device == "cuda" and not torch.cuda.is_available():
             raise OutOfRange("Device cuda: PyTorch sees no GPU here; use auto or cpu.")
-        AcceleratorState._reset_state()  # one process trains many runs, on the CPU and on the GPU
+        # one process trains many runs, on the CPU and on the GPU; Accelerate would keep the first one's device
+        AcceleratorState._reset_state(reset_partial_state=not dist.is_initialized())
         # static_graph: some parameters of a network may get no gradient (DCA's first connection)
         settings = DistributedDataParallelKwargs(static_graph=True)
         self._accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[settings])
