@@ -82,7 +82,10 @@ def train(options: argparse.Namespace) -> None:
     from workbench.training.recipe import recipe
 
     given = {"epochs": options.epochs, "precision": options.precision, "accumulate": options.accumulate}
-    chosen = replace(recipe(options.recipe), **{key: value for key, value in given.items() if value is not None})
+    chosen = recipe(options.recipe)
+    if chosen.updates and options.epochs:
+        chosen = chosen.lasting(options.epochs)
+    chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
     experiment = Experiment(model=options.model, dataset=options.data, recipe=chosen, seed=options.seed)
     store = Store(options.runs, options.data_dir)
 
@@ -90,18 +93,26 @@ def train(options: argparse.Namespace) -> None:
 
     def report(training: Any) -> None:
         entry = training.history[-1]
-        say(
-            f"epoch {entry['epoch']:3}/{chosen.epochs}  train loss {entry['train_loss']:.4f}"
-            f"  train error {entry['train_top1_error']:6.2f} %  test error {entry['test_top1_error']:6.2f} %",
-            flush=True,
-        )
+        shown = {"train error": "train_top1_error", "test error": "test_top1_error", "AP": "test_ap"}
+        found = "".join(f"  {name} {entry[key]:6.2f} %" for name, key in shown.items() if key in entry)
+        say(f"epoch {entry['epoch']:3}/{chosen.epochs}  train loss {entry['train_loss']:.4f}{found}", flush=True)
 
     say(f"{experiment.model} on {experiment.dataset}, {chosen.describe()}, seed {experiment.seed}")
     settings = {"compiled": options.compile, "workers": options.workers, "recorded": not options.no_graph}
     record = store.run(experiment, options.device, on_epoch=report, **settings)
     if record.status == "diverged":
         raise Diverged(record.note)
-    say(f"top-1 error {record.metrics['top1_error']:.2f} %, {record.duration_s:.0f} s, {store.root / record.key}")
+    say(f"{_outcome(record.metrics)}, {record.duration_s:.0f} s, {store.root / record.key}")
+
+
+def _outcome(metrics: dict[str, Any]) -> str:
+    """What a run is known by: its top-1 error, or the average precision of a detector."""
+    if "top1_error" in metrics:
+        return f"top-1 error {metrics['top1_error']:.2f} %"
+    return ", ".join(f"{name} {metrics[key]:.2f} %" for key, name in DETECTED.items() if key in metrics)
+
+
+DETECTED = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
 
 
 def runs(options: argparse.Namespace) -> None:
@@ -118,7 +129,8 @@ def runs(options: argparse.Namespace) -> None:
         print(json.dumps(lines, indent=1))
         return
     for line in lines:
-        error = f"{line['top1_error']:6.2f} %" if "top1_error" in line else " " * 8
+        error = f"{line.get('top1_error', line.get('ap')):6.2f} %" if {"top1_error", "ap"} & set(line) else " " * 8
+        error += " AP" if "ap" in line else ""
         differs = f"  made with another {' and '.join(line['differs'])}" if "differs" in line else ""
         print(f"{line['status']:10} {line['epochs']:4} epochs  {error}  {line['key']}{differs}")
     if not lines:

@@ -14,6 +14,7 @@ METRICS = {
     "test_top1_error": "test top-1 error",
     "train_top1_error": "training top-1 error",
     "test_top5_error": "test top-5 error",
+    "test_ap": "test AP of detectors",
     "test_loss": "test loss",
     "train_loss": "training loss",
 }

@@ -23,6 +23,9 @@ CHANGED = {
     "weight_decay": 5e-4,
     "precision": "bf16",
     "accumulate": 2,
+    "warmup": 5,
+    "updates": 20,
+    "backbone": "imagenet:cra-imagenet",
 }
 OTHERS = {
     "model": {"model": "se-circularnet"},

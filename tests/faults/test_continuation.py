@@ -21,6 +21,7 @@ from workbench.datasets import layouts
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.store import Store
 from workbench.training import loop, update
+from workbench.training import run as every_run
 from workbench.training.checkpoint import Checkpoints
 from workbench.training.environment import code_version
 from workbench.training.recipe import Recipe
@@ -73,7 +74,7 @@ def train(tmp_path_factory, fake_cifar, forked):
             fake_cifar(tmp_path_factory.mktemp("checksums"), setattr)
         update.SCALE, update.PATIENCE = 2.0**24, 5
         clock = itertools.count(step=30)
-        loop.time = SimpleNamespace(monotonic=lambda: next(clock))
+        every_run.time = SimpleNamespace(monotonic=lambda: next(clock))
         os.fsync = lambda handle: None  # a killed process loses nothing that was written
         moments(at)
         random.seed(0)  # every process starts alike; what was drawn since must come from the checkpoint

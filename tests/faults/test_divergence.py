@@ -13,7 +13,7 @@ from workbench.datasets import layouts
 from workbench.errors import Diverged
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.store import Store
-from workbench.training import loop
+from workbench.training import run
 from workbench.training.checkpoint import Checkpoints
 from workbench.training.loop import Training
 from workbench.training.recipe import Recipe
@@ -67,7 +67,7 @@ def equal(one, other):
 def every_step(monkeypatch):
     """A clock that makes the engine save after every step."""
     clock = itertools.count(step=100)
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 
 
 @pytest.mark.parametrize("poison", POISONS)

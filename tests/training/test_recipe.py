@@ -20,6 +20,8 @@ REFUSED += [("weight_decay", value) for value in (-1e-4, 11, *NOT_NUMBERS)]
 REFUSED += [("accumulate", value) for value in (0, -1, 1.5, 3, 65537)]  # 3 does not divide the batch
 REFUSED += [("schedule", value) for value in ("sine", "", None, 1)]
 REFUSED += [("precision", value) for value in ("tf32", "float64", None)]
+REFUSED += [(key, value) for key in ("warmup", "updates") for value in (-1, 0.5, 10**9, *NOT_NUMBERS)]
+REFUSED += [("backbone", value) for value in ("imagenet", ":cra-imagenet", "imagenet:", None, 1, True)]
 REFUSED += [("nesterov", value) for value in ("true", None, 2)]
 REFUSED += [("milestones", value) for value in ((-1,), ("150",), "12", 5, (1.5,), (True,), (float("nan"),))]
 
@@ -123,8 +125,10 @@ def test_a_recipe_is_a_value():
 
 def test_as_dict_holds_every_field_that_says_something():
     """Runs made before a field existed keep their keys."""
-    assert set(as_dict(Recipe(**GIVEN))) == {field.name for field in dataclasses.fields(Recipe)} - {"accumulate"}
-    given = Recipe(**GIVEN, milestones=(1, 2), nesterov=True, accumulate=2)
+    later = {"accumulate", "warmup", "updates", "backbone"}
+    assert set(as_dict(Recipe(**GIVEN))) == {field.name for field in dataclasses.fields(Recipe)} - later
+    more = {"accumulate": 2, "warmup": 5, "updates": 20, "backbone": "imagenet:cra-imagenet"}
+    given = Recipe(**GIVEN, milestones=(1, 2), nesterov=True, **more)
     assert set(as_dict(given)) == {field.name for field in dataclasses.fields(Recipe)}
     assert Recipe(**as_dict(given)) == given
 
@@ -141,3 +145,65 @@ def test_the_published_recipe_divides_by_ten_at_150_and_225():
     given = recipe("cra-cifar")
     at = {epoch: given.lr_at(epoch * 781, 781) for epoch in (0, 149, 150, 224, 225, 299)}
     assert list(at.values()) == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rel=1e-12)
+
+
+@pytest.mark.parametrize("warmup", [1, 2, 5, 30])
+def test_warmup_is_linearlr_up_to_the_schedule(warmup):
+    """From lr / warmup on, lr in the update of that number; what comes after is the schedule's."""
+    given = Recipe(batch=32, epochs=4, lr=0.1, milestones=(2,), warmup=warmup)
+    steps = Recipe(batch=32, epochs=4, lr=0.1, milestones=(2,))
+    linear = lambda o: torch.optim.lr_scheduler.LinearLR(o, 1 / warmup, total_iters=warmup - 1)  # noqa: E731
+    theirs = rates(linear, 1.0, 40) if warmup > 1 else [1.0] * 40
+    plain = ours(steps, 10)
+    assert ours(given, 10) == pytest.approx([a * b for a, b in zip(theirs, plain, strict=True)], rel=1e-12, abs=0)
+    assert ours(given, 10)[warmup:] == plain[warmup:]
+    if warmup > 1:
+        assert ours(given, 10)[0] != plain[0]  # witness
+
+
+def test_a_length_in_updates_counts_everything_in_updates():
+    given = Recipe(batch=16, epochs=3, lr=0.1, updates=25, milestones=(5, 20))
+    assert given.length(10) == 25 and Recipe(**GIVEN).length(10) == 30
+    assert [given.lr_at(step, 10) for step in (0, 4, 5, 19, 20, 24)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rel=1e-12
+    )
+    for steps in (8, 13):  # 25 updates are 4 and 2 epochs of them
+        with pytest.raises(OutOfRange, match="another data set"):
+            given.length(steps)
+    given.length(9), given.length(12)  # witness: 3 epochs
+    total = Recipe(batch=16, epochs=3, lr=0.1, updates=25, schedule="cosine")
+    assert total.lr_at(25, 10) == pytest.approx(0, abs=1e-15) and total.lr_at(24, 10) > 0
+
+
+def test_other_epochs_move_milestones_and_updates_in_proportion():
+    assert recipe("cra-cifar").lasting(30) == Recipe(batch=64, epochs=30, lr=0.1, milestones=(15, 22))
+    half = Recipe(batch=16, epochs=4, lr=0.1, updates=40, milestones=(10, 30)).lasting(2)
+    assert (half.epochs, half.updates, half.milestones) == (2, 20, (5, 15))
+
+
+COCO = 117_266 // 16  # batches of the pictures with boxes
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "drops", "length"),
+    [
+        ("cra-coco", 0.1, (60_000, 80_000), 90_000),
+        ("cra-coco-usual", 0.01, (60_000, 80_000), 90_000),
+        ("dca-coco-retinanet", 0.01, (18 * COCO, 22 * COCO), 24 * COCO),
+        ("dca-coco-cascade", 0.02, (18 * COCO, 22 * COCO), 24 * COCO),
+        ("aw-coco", 0.02, (60_000, 80_000), 90_000),
+    ],
+)
+def test_the_recipes_for_coco_are_the_published_ones(name, rate, drops, length):
+    """CRA III-C, DCA 4.3; AW states none."""
+    given = recipe(name)
+    assert given.length(COCO) == length and (given.batch, given.momentum, given.weight_decay) == (16, 0.9, 1e-4)
+    assert given.lr_at(499, COCO) == pytest.approx(rate) and given.lr_at(249, COCO) == pytest.approx(rate / 2)
+    for number, drop in enumerate(drops):
+        assert given.lr_at(drop - 1, COCO) == pytest.approx(rate / 10**number, rel=1e-12)
+        assert given.lr_at(drop, COCO) == pytest.approx(rate / 10 ** (number + 1), rel=1e-12)
+
+
+def test_a_backbone_comes_from_a_run_that_there_is():
+    named = [given.backbone for given in RECIPES.values() if given.backbone]
+    assert named and all(recipe(name.rpartition(":")[2]) for name in named)

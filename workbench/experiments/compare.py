@@ -8,10 +8,9 @@ from typing import Any
 from workbench.datasets import label
 from workbench.experiments.audit import counted
 from workbench.experiments.experiment import Record
-from workbench.experiments.metrics import SCALE, Metric, as_float, value
+from workbench.experiments.metrics import SCALE, Metric, as_float, holds, value
 from workbench.experiments.store import Store
 from workbench.experiments.tables import Row, Table
-from workbench.names import parse
 from workbench.training.recipe import Recipe, as_dict
 
 
@@ -35,7 +34,7 @@ def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[st
     found = [record for model in dict.fromkeys(model for model, _ in wanted) for record in by_model.get(model, ())]
     records = [r for r in found if (r.spec["model"]["name"], label(r.spec["dataset"])) in wanted]
     done = [record for record in records if record.status == "done"]
-    trained = [metric for metric in table.metrics if metric.source == "train"]
+    trained = [metric for metric in table.metrics if metric.trained]
     return {
         "row": row.label,
         "model": row.model or next(iter(row.twin.values())),
@@ -43,7 +42,12 @@ def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[st
         "published": {m.key: as_float(row.published[m.key], m.unit) for m in table.metrics if m.key in row.published},
         "printed": row.published,
         "measured": counted(table, row)
-        + [_summary(metric, group, budget_of(table, row, group[0])) for group in groups(done) for metric in trained],
+        + [
+            _summary(metric, group, budget_of(table, row, group[0]))
+            for group in groups(done)
+            for metric in trained
+            if all(holds(metric, record) for record in group)
+        ],
         "status": _status(table, row, records, done),
         "note": row.note,
     }
@@ -126,10 +130,10 @@ def _summary(metric: Metric, group: list[Record], budget: str | None) -> dict[st
 
 
 def recorded(model: str) -> str:
-    """The name under which runs of a row's own model are recorded; detectors are not recorded yet."""
+    """The name under which runs of a row's own model are recorded."""
     from workbench.build import canonical
 
-    return model if not model or parse(model).detector else str(canonical(model))
+    return model and str(canonical(model))
 
 
 def _status(table: Table, row: Row, records: list[Record], done: list[Record]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from workbench import datasets
 from workbench.errors import OutOfRange, WorkbenchError
 from workbench.files import sha256
+from workbench.names import parse
 from workbench.training.recipe import Recipe, as_dict
 
 FORMAT = 1  # raised when the engine computes something else from the same spec
@@ -27,6 +28,11 @@ class Experiment:
 
         object.__setattr__(self, "model", str(canonical(self.model)))
         object.__setattr__(self, "dataset", datasets.canonical(self.dataset))
+        _check_kind(self.model, self.dataset)
+        if self.recipe.backbone and not parse(self.model).detector:
+            raise OutOfRange(
+                f"Recipe backbone={self.recipe.backbone!r} is for detectors; {self.model} is a classifier."
+            )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise OutOfRange(f"Seed {self.seed!r}: it must be a whole number from 0 to 2^63 - 1.")
 
@@ -48,6 +54,20 @@ class Experiment:
         digest = sha256(json.dumps(spec, sort_keys=True).encode())[:12]
         words = re.sub(r"[^a-z0-9]+", "-", f"{self.model}-{spec['dataset']['name']}-{self.seed}".lower()).strip("-")
         return f"{words[:80]}-{digest}"
+
+
+def _check_kind(model: str, dataset: str) -> None:
+    """Raise OutOfRange for a detector on a data set without boxes, and a classifier on one that has boxes alone."""
+    detector, boxes = parse(model).detector, dataset in datasets.DETECTION
+    if detector and not boxes:
+        raise OutOfRange(
+            f"{model} is a detector and {dataset} has no boxes; use one of {', '.join(datasets.DETECTION)}."
+        )
+    if boxes and not detector:
+        raise OutOfRange(
+            f"{dataset} has boxes and is for detectors, {model} is a classifier; name a detector before it, as "
+            f"retinanet-{model}, or use another data set."
+        )
 
 
 def outdated(spec: dict[str, Any]) -> list[str]:

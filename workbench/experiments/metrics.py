@@ -19,6 +19,11 @@ class Metric(NamedTuple):
     better: str
     source: str
 
+    @property
+    def trained(self) -> bool:
+        """Is it measured on trained networks, and not counted?"""
+        return self.source != "count"
+
 
 METRICS = {
     metric.key: metric
@@ -71,6 +76,11 @@ def value(metric: Metric, record: Record) -> float:
     if metric.key.endswith("accuracy"):
         return 100 - record.metrics[metric.key.replace("accuracy", "error")]
     return record.metrics[metric.key]
+
+
+def holds(metric: Metric, record: Record) -> bool:
+    """Does the run say something of it?  A data set without large objects has no AP of them."""
+    return metric.source != "detect" or metric.key in record.metrics
 
 
 def check_print(where: str, text: object, metric: Metric) -> None:

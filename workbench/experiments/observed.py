@@ -39,7 +39,8 @@ def better(name: str) -> str:
 
 
 def mean_error(record: Record) -> float | None:
-    return statistics.fmean(_errors(record)) if record.curves else None
+    errors = _errors(record)
+    return statistics.fmean(errors) if errors else None
 
 
 def train_error(record: Record) -> float | None:
@@ -91,7 +92,7 @@ def contribution_calm(record: Record) -> float | None:
 
 
 def _errors(record: Record) -> list[float]:
-    return [entry["test_top1_error"] for entry in record.curves]
+    return [entry["test_top1_error"] for entry in record.curves if "test_top1_error" in entry]  # none of a detector
 
 
 def _shares(record: Record) -> list[float]:

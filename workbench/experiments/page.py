@@ -70,8 +70,8 @@ class Page:
         """The printed single runs, and every seed measured here, on an axis of its own."""
         return report.figure(self.table, self.store, self.budget) if self.trains else UNTRAINED
 
-    def curves(self, metric: str = "test_top1_error") -> "go.Figure | str":
-        """A measure over the epochs: the mean of the seeds in the band from the lowest to the highest."""
+    def curves(self, metric: str = "") -> "go.Figure | str":
+        """A measure over the epochs, by default the test error or a detector's AP: the mean of the seeds in the band from the lowest to the highest."""
         return report.training_curves(self.table, self.store, self.budget, metric) if self.trains else UNTRAINED
 
     def both_curves(self, *rows: str) -> "go.Figure | str":

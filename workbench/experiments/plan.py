@@ -217,7 +217,8 @@ def _compared(rows: list[Runs], table: Table) -> dict[str, str]:
 def _spreads(table: Table, store: Store, budget: str, compared: dict[str, str]) -> dict[str, tuple[float, int]]:
     """Row -> standard deviation of its differences from its base over common seeds, and how many; where known."""
     found = of_budget(table, store, budget)
-    errors = {label: {r.spec["seed"]: r.metrics["top1_error"] for r in records} for label, records in found.items()}
+    known = "ap" if any(metric.source == "detect" for metric in table.metrics) else "top1_error"
+    errors = {label: {r.spec["seed"]: r.metrics[known] for r in records} for label, records in found.items()}
     spreads = {}
     for label, other in compared.items():
         base = errors.get(other, {})

@@ -11,7 +11,7 @@ from workbench.names import parse
 
 def reading(table: Table, entries: list[dict[str, Any]], budget: str = "") -> list[str]:
     """What the numbers here say, in sentences made from them."""
-    metric = next((metric for metric in table.metrics if metric.source != "count"), None)
+    metric = next((metric for metric in table.metrics if metric.trained), None)
     verdicts = [m["agrees"] for entry in entries for m in entry["measured"] if "agrees" in m]
     lines = [f"{sum(verdicts)} of {len(verdicts)} counted cells agree to the printed digit."] if verdicts else []
     if metric is None:

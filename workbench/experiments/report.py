@@ -75,7 +75,7 @@ def figure(table: Table, store: Store, budget: str) -> "go.Figure":
     """The first trained metric of the table, published beside measured, every seed a point."""
     from workbench.explain.figures import published_and_measured
 
-    metric = next(metric for metric in table.metrics if metric.source == "train")
+    metric = next(metric for metric in table.metrics if metric.trained)
     found = of_budget(table, store, budget)
     rows = [row for row, _ in table.measured_rows(budget)]
     return published_and_measured(
@@ -88,9 +88,14 @@ def figure(table: Table, store: Store, budget: str) -> "go.Figure":
     )
 
 
-def training_curves(table: Table, store: Store, budget: str, metric: str = "test_top1_error") -> "go.Figure":
-    """One curve a row with the band of its seeds."""
-    return drawn(lines(table, store, budget), metric)
+def training_curves(table: Table, store: Store, budget: str, metric: str = "") -> "go.Figure":
+    """One curve a row with the band of its seeds; by default of the test error, or of a detector's AP."""
+    return drawn(lines(table, store, budget), metric or curve(table))
+
+
+def curve(table: Table) -> str:
+    """What the history of a run in this table calls the measure that the table is about."""
+    return "test_ap" if any(metric.source == "detect" for metric in table.metrics) else "test_top1_error"
 
 
 def lines(table: Table, store: Store, budget: str) -> list[Group]:
@@ -137,7 +142,7 @@ def over_parameters(table: Table, store: Store, budget: str) -> "go.Figure":
     from workbench.explain.complexity import count
     from workbench.explain.figures import Point, accuracy_over_parameters
 
-    metric = next(metric for metric in table.metrics if metric.source == "train")
+    metric = next(metric for metric in table.metrics if metric.trained)
     found = of_budget(table, store, budget)
     trained = {row.label: name for row, name in table.measured_rows(budget)}
 

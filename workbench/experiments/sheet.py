@@ -71,7 +71,7 @@ def marks(table: Table) -> dict[tuple[str, str], str]:
 
 def leading(table: Table) -> Metric:
     """The column that a table is about: the first that is trained, or the first."""
-    return next((metric for metric in table.metrics if metric.source == "train"), table.metrics[0])
+    return next((metric for metric in table.metrics if metric.trained), table.metrics[0])
 
 
 def compact(table: Table, entries: list[dict[str, Any]], metric: Metric) -> Sheet:

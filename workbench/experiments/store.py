@@ -13,6 +13,7 @@ from typing import Any
 
 from workbench import datasets, files
 from workbench.errors import Corrupt, DataMissing, Diverged
+from workbench.experiments import begin
 from workbench.experiments.experiment import HERE, PROJECT, Experiment, Record, outdated
 from workbench.files import read_json, write_atomic, write_json
 
@@ -92,7 +93,8 @@ class Store:
                 record, found = self._told(processes, record, found)
             if record:
                 return record
-            training = self._prepare(experiment, splits, processes, (compiled, workers, recorded))
+            splits = splits or begin.splits(experiment, self.data)
+            training = begin.training(experiment, splits, processes, (compiled, workers, recorded), self)
             if found:
                 training.load_state(*found)
             done = yield from self._train(experiment, training, checkpoints, on_step, on_epoch)
@@ -106,7 +108,8 @@ class Store:
         Nothing is written before the data are there; the run is locked until `held` ends.
         """
         root = files.ensure_writable(self.root)
-        splits = self._load(experiment)
+        splits = begin.splits(experiment, self.data)
+        begin.check_backbone(experiment, self)
         folder = root / experiment.key()
         files.ensure_writable(folder / "ckpt")  # with the folder itself
         held.enter_context(files.lock(folder / "run.lock"))
@@ -114,11 +117,6 @@ class Store:
             return record, None, None
         write_json(folder / "spec.json", experiment.spec())
         return None, splits, checkpoints.load()
-
-    def _load(self, experiment: Experiment) -> tuple[Any, Any]:
-        from workbench.build import image_size
-
-        return datasets.load(experiment.dataset, self.data, image_size(experiment.model))
 
     def _told(self, processes: Any, record: Record | None, found: Any) -> tuple[Record | None, Any]:
         """The main process's record and checkpoint, in every process."""
@@ -129,18 +127,6 @@ class Store:
         tensors, received = unpack(processes.told(sent))
         record = Record(**received["record"]) if received["record"] else None
         return record, (tensors, received["scalars"]) if received["scalars"] else None
-
-    def _prepare(self, experiment: Experiment, splits: Any, processes: Any, settings: tuple) -> Any:
-        """The training of the experiment at its very start."""
-        import torch
-
-        from workbench.build import build
-        from workbench.training.loop import Training
-
-        train, test = splits or self._load(experiment)
-        torch.manual_seed(experiment.seed)
-        network = build(experiment.model, len(train.classes), train.side)
-        return Training(network, train, test, experiment.recipe, experiment.seed, processes, *settings)
 
     def records(self) -> Iterator[Record]:
         """Every finished run in the runs folder, then every record that comes with the project; none that is stale."""
@@ -191,7 +177,7 @@ class Store:
         except Diverged as error:
             status, note = "diverged", str(error)
         history = training.history
-        metrics = summary(history) | self._learned(training) if status == "done" else {}
+        metrics = summary(history) | begin.learned(training) if status == "done" else {}
         machine = environment(training.device, training.compiled, processes.count) | {"machines": training.machines}
         record = Record(key, experiment.spec(), status, metrics, history, machine, round(training.elapsed_s, 3), note)
         if processes.main:
@@ -199,12 +185,6 @@ class Store:
                 journal.with_name("record.json"), {name: v for name, v in record._asdict().items() if name != "origin"}
             )
         return record
-
-    @staticmethod
-    def _learned(training: Any) -> dict[str, Any]:
-        from workbench.experiments.traits import learned
-
-        return learned(training.plain, training.test.split) if training.processes.main else {}
 
     @staticmethod
     def _read(path: Path, aside: bool) -> Record | None:
@@ -233,8 +213,13 @@ def _record(path: Path) -> Record:
 
 
 def summary(history: list[dict[str, float]]) -> dict[str, float]:
-    """Errors after the last epoch, and the best over epochs, which the papers often print and which is optimistic."""
+    """Errors after the last epoch, and the best over epochs, which the papers often print and which is optimistic.
+
+    Of a detector: what COCO calls AP after the last epoch.
+    """
     last = history[-1]
+    if "test_top1_error" not in last:
+        return {key.removeprefix("test_"): value for key, value in last.items() if key.startswith("test_")}
     return {
         "top1_error": last["test_top1_error"],
         "top5_error": last["test_top5_error"],

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from workbench import datasets
 from workbench.errors import OutOfRange, UnknownName
 from workbench.experiments.metrics import Metric
-from workbench.names import parse
+from workbench.names import ModelName, parse
 from workbench.training.recipe import Recipe, recipe
 
 
@@ -111,32 +111,26 @@ class Table(NamedTuple):
     def recipe(self, row: Row, budget: str) -> Recipe:
         """The row's recipe at this budget; other epochs move the milestones in proportion."""
         plain = recipe(row.recipe.get(budget, self.budget(budget).recipe))
-        if not self.epochs:
-            return plain
-        marks = tuple(round(mark * self.epochs / plain.epochs) for mark in plain.milestones)
-        return replace(plain, epochs=self.epochs, milestones=marks)
+        return plain.lasting(self.epochs) if self.epochs else plain
 
     def trained(self, row: Row, budget: str) -> str:
         """The model that stands for this row at this budget; "" if none does."""
-        own = row.model if self.budget(budget).own and row.model and not parse(row.model).detector else ""
+        own = row.model if self.budget(budget).own else ""
         return row.twin.get(budget, own)
 
     def base(self, row: Row) -> str:
         """The label of the row that this one is measured against.
 
-        That of the same network without its outermost part, or of its bare backbone, or the table's baseline; a bare
-        backbone is its own.
+        That of the same network without its outermost part, or of its bare backbone, or the table's baseline, under
+        the same detector; a bare backbone is its own.
         """
         if not row.model:
             return self.baseline
-        name = parse(row.model)
-        whole = [part for part in (name.connection, name.conv, name.attention) if part]
-        if not whole:
+        without = _without(parse(row.model))
+        if not without:
             return row.label
-        inner = "-".join(map(str, (*whole[1:], name.backbone)))
         labels = {other.model: other.label for other in self.rows if other.classes == row.classes}
-        found = (labels.get(model) for model in (inner, str(name.backbone)))
-        return next(filter(None, found), self.baseline)
+        return next(filter(None, map(labels.get, without)), self.baseline)
 
     def budget(self, key: str) -> Budget:
         """The budget of this name; raises UnknownName."""
@@ -164,3 +158,20 @@ class Table(NamedTuple):
             for seed in range(seeds or chosen.seeds)
             for row, name in self.measured_rows(budget)
         ]
+
+
+def _without(name: ModelName) -> list[str]:
+    """The names of a network without its outermost part and without all; of a detector's pyramid, where that has any."""
+    whole = [part for part in (name.connection, name.conv, name.attention) if part]
+    detector, inner = name.detector, whole[1:]
+    if detector and not whole:
+        fpn = dict(detector.options).get("fpn", "")
+        others = tuple((key, value) for key, value in detector.options if key != "fpn")
+        left = fpn.partition("-")[2]
+        outer = [
+            replace(detector, options=(*others, ("fpn", left)) if left else others),
+            replace(detector, options=others),
+        ]
+        return [f"{one}-{name.backbone}" for one in outer] if fpn else []
+    under = [detector] if detector else []
+    return ["-".join(map(str, (*under, *left, name.backbone))) for left in (inner, ())] if whole else []

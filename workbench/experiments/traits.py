@@ -19,16 +19,22 @@ def learned(network: nn.Module, test: Any) -> dict[str, Any]:
     """
     from workbench.explain import maps
 
-    found: dict[str, Any] = {}
-    blocks = list(attentions(network))
-    if any(block.connection is not None for block in blocks):
-        shares = maps.contribution(network)
-        first = shares[0].dim
-        for share in shares:
-            key = "contribution" if share.dim == first else f"contribution_{share.dim}"
-            found.setdefault(key, []).append(share.ratio)
-    if any(block.dim == "channel" for block in blocks):
+    found = shares(network)
+    if any(block.dim == "channel" for block in attentions(network)):
         found["attention"] = dict(maps.layer_means(network, _spread(test, next(network.parameters()).device)))
+    return found
+
+
+def shares(network: nn.Module) -> dict[str, Any]:
+    """{"contribution": [share of each connection]}, where there are connections."""
+    from workbench.explain import maps
+
+    found: dict[str, Any] = {}
+    if any(block.connection is not None for block in attentions(network)):
+        known = maps.contribution(network)
+        for share in known:
+            key = "contribution" if share.dim == known[0].dim else f"contribution_{share.dim}"
+            found.setdefault(key, []).append(share.ratio)
     return found
 
 

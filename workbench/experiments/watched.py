@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from workbench import datasets, files
 from workbench.experiments.compare import groups, hardware
 from workbench.experiments.experiment import Record, outdated
+from workbench.experiments.metrics import METRICS
 from workbench.experiments.store import Store
 from workbench.training.recipe import RECIPES, Recipe, as_dict
 
@@ -126,7 +127,13 @@ def so_far(journals: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -
 
 def _title(metric: str) -> str:
     unit = "" if metric.endswith("loss") else " (%)"
-    return metric.replace("_", " ").replace("top1", "top-1").replace("top5", "top-5") + unit
+    return metric.replace("_", " ").replace("top1", "top-1").replace("top5", "top-5").replace("ap", "AP") + unit
+
+
+def better(metric: str) -> str:
+    """Which way a measure of the history is better: "lower" or "higher"."""
+    known = METRICS.get(metric.removeprefix("test_").removeprefix("train_"))
+    return known.better if known else "lower"
 
 
 def ends(lines: Sequence[Group], metric: str) -> "pd.DataFrame":
@@ -139,7 +146,7 @@ def ends(lines: Sequence[Group], metric: str) -> "pd.DataFrame":
         runs = line.values(metric)
         if not runs:
             continue
-        best = [min(run) for run in runs]
+        best = [(max if better(metric) == "higher" else min)(run) for run in runs]
         found.append(
             {
                 "line": line.label,

@@ -1,8 +1,10 @@
 """What a record says about the machine and the code that made it."""
 
+import contextlib
 import hashlib
 import os
 import platform
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 
 from workbench.files import PACKAGE
 
-NUMERICS = ("attention", "backbones", "datasets", "training", "build.py")
+NUMERICS = ("attention", "backbones", "datasets", "detection", "training", "build.py")
 
 
 def environment(device: torch.device, compiled: bool = False, processes: int = 1) -> dict[str, Any]:
@@ -46,6 +48,17 @@ def deterministic() -> None:
     setting: Any = torch.utils.deterministic
     setting.fill_uninitialized_memory = False  # nothing here reads any, and each fill is a kernel
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32
+
+
+@contextlib.contextmanager
+def any_kernels() -> Iterator[None]:
+    """Without what `deterministic` asks for: some kernels of detectors have no form that repeats its bits."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 @cache

@@ -1,10 +1,7 @@
-"""The training loop.  Everything it does is a function of (network, splits, recipe, seed)."""
+"""The training of a classifier.  Everything it does is a function of (network, splits, recipe, seed)."""
 
 import logging
 import math
-import signal
-import time
-from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
@@ -12,25 +9,22 @@ from torch import nn
 
 from workbench.compiled import compiled as through_compiler
 from workbench.datasets.memory import Split
-from workbench.errors import Corrupt, Diverged, Interrupted
-from workbench.training.checkpoint import Checkpoints, Tensors
-from workbench.training.environment import deterministic, device_name
+from workbench.errors import Diverged
+from workbench.training.checkpoint import Tensors
+from workbench.training.environment import deterministic
 from workbench.training.evaluate import evaluate, evaluation_batch
 from workbench.training.processes import Processes
 from workbench.training.recipe import Recipe
-from workbench.training.refusals import check_batch, check_single, one_sentence
-from workbench.training.signals import Signals
-from workbench.training.state import alike, random_state, set_random_state
+from workbench.training.refusals import check_batch, check_single
+from workbench.training.run import LOOK, Run
 from workbench.training.update import Update
 
+__all__ = ["LOOK", "Training"]
 log = logging.getLogger(__name__)
 
-LOOK = 50  # updates that a GPU is given before the host looks how they went; on a CPU it looks at each
-SIGNALS = Signals()
 
-
-class Training:
-    """One run: its network, position and history.  `step` makes one update, `run` all that remain.
+class Training(Run):
+    """A run by cross-entropy, measured in top-1 and top-5 errors.
 
     device, compiled (torch.compile), workers (processes that decode pictures), recorded (on a GPU, steps replayed as a
     CUDA graph) are settings of the machine, not of the experiment; the first two change the last bits.
@@ -48,204 +42,56 @@ class Training:
         workers: int = 0,
         recorded: bool = True,
     ):
-        self.processes = device if isinstance(device, Processes) else Processes(device)
-        self.device, share = self.processes.device, (self.processes.rank, self.processes.count)
+        processes = device if isinstance(device, Processes) else Processes(device)
+        share = processes.rank, processes.count
         check_batch(recipe, len(train), share[1])
         if recipe.batch == 1:
             check_single(network, train)
-        if self.device.type == "cuda":
+        if processes.device.type == "cuda":
             deterministic()
-        self.recipe, self.seed, self.plain, self.compiled = recipe, seed, network, compiled
-        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        super().__init__(network, recipe, seed, processes, len(train))
+        self.compiled = compiled
         with torch.cuda.stream(self._stream):
             self.train = train.batches(self.device, recipe.batch, share, workers)
             self.test = test.batches(self.device, evaluation_batch(self.device, test.side), share, workers)
             network.to(memory_format=torch.channels_last)
-            self._joined = self.processes.join(network)
+            self._joined = processes.join(network)
             self.network = through_compiler(self._joined) if compiled else self._joined
-            self.update = Update(network, self.network, self.train, recipe, self.processes, recorded)
-        self.steps_per_epoch = len(train) // recipe.batch  # the incomplete last batch is dropped
-        self.position = 0  # updates made
-        self.history: list[dict[str, float]] = []
-        self.elapsed_s = 0.0
-        self.machines = [self._machine()]  # more than one when a run moved; then its bits are no promise
-        self._epoch = -1
+            self.update = Update(network, self.network, self.train, recipe, processes, recorded)
 
-    @property
-    def done(self) -> bool:
-        return len(self.history) == self.recipe.epochs
+    def open(self, epoch: int, number: int) -> None:
+        self.train.open(self.seed, epoch, number)
 
-    def step(self) -> None:
-        """One update.
+    def advance(self) -> None:
+        self.train.advance()
+        if not self.network.training:
+            self.network.train()
 
-        Raises Diverged if loss or gradient is not finite, with the weights as they were before (BN has then counted the
-        batch), on a GPU only by `look`; OutOfRange if the network has not as many outputs as the data set has
-        classes; OutOfMemory.
-        """
-        epoch, number = divmod(self.position, self.steps_per_epoch)
-        with torch.cuda.stream(self._stream), one_sentence(self.recipe):
-            if epoch != self._epoch:
-                self.train.open(self.seed, epoch, number)
-                self.update.cursor.fill_(number)
-                self._epoch = epoch
-            self.train.advance()
-            if not self.network.training:
-                self.network.train()
-            self.update(self.recipe.lr_at(self.position, self.steps_per_epoch))
-        self.position += 1
-        if not self._stream:
-            self.look()
-
-    def look(self) -> float:
-        """Wait for the updates so far; the loss of the last one.  Raises Diverged if one was refused."""
-        with torch.cuda.stream(self._stream):
-            failed, loss, norm = self.update.outcome()
-            if not failed:
-                return loss
-            self.position = self._epoch * self.steps_per_epoch + int(self.update.cursor)
-        lr = self.recipe.lr_at(self.position, self.steps_per_epoch)
-        last = f"last epoch's loss {self.history[-1]['train_loss']:.4g}" if self.history else "in the first epoch"
-        raise Diverged(
-            f"Loss {loss} with gradient norm {norm} at step {self.position}, lr {lr:g}, {last}. "
-            f"Nothing was updated; try a lower learning rate or float32."
-        )
-
-    def close_epoch(self) -> dict[str, float]:
-        """Evaluate and append one line to the history: losses, errors in percent, learning rate of the last step."""
-        self.look()
-        with torch.cuda.stream(self._stream), one_sentence(self.recipe):
-            loss, missed = (self.update.progress / self.steps_per_epoch).tolist()
-            tested = evaluate(self.network, self.test, self.recipe.precision, self.processes)
-            self.update.progress.zero_()
+    def measure(self) -> dict[str, float]:
+        """Losses, and errors in percent."""
+        steps = self.position - len(self.history) * self.steps_per_epoch
+        loss, missed = (self.update.progress / steps).tolist()
+        tested = evaluate(self.network, self.test, self.recipe.precision, self.processes)
         if not math.isfinite(tested["loss"]):
             raise Diverged(
                 f"Test loss {tested['loss']} after epoch {len(self.history) + 1}. Try a lower learning rate."
             )
-        self.history.append(
-            {
-                "epoch": len(self.history) + 1,
-                "lr": self.recipe.lr_at(self.position - 1, self.steps_per_epoch),
-                "train_loss": loss,
-                "train_top1_error": 100 * missed,
-                "test_loss": tested["loss"],
-                "test_top1_error": tested["top1_error"],
-                "test_top5_error": tested["top5_error"],
-            }
-        )
-        return self.history[-1]
-
-    def run(self, *given: Any, **named: Any) -> list[dict[str, float]]:
-        """Train to the end of the recipe; takes what `turns` takes, and returns the history."""
-        for _ in self.turns(*given, **named):
-            pass
-        return self.history
-
-    def turns(
-        self,
-        checkpoints: Checkpoints | None = None,
-        on_epoch: Callable[["Training"], Any] = lambda training: None,
-        on_step: Callable[["Training"], Any] = lambda training: None,
-        save_every_s: float = 60,
-    ) -> Generator[None]:
-        """Train to the end of the recipe, giving way to other runs: after every step, or where a GPU would be awaited.
-
-        SIGINT and SIGTERM finish the step, save, and raise Interrupted; who closes the generator has it saved, too.
-        """
-        saved = now = time.monotonic()
-
-        def save() -> None:
-            nonlocal saved
-            self.look()
-            if checkpoints and self.processes.main:
-                checkpoints.save(self.position, *self.state())
-            saved = time.monotonic()
-
-        with SIGNALS as received:
-            try:
-                while not self.done:
-                    closed = self.position == (len(self.history) + 1) * self.steps_per_epoch
-                    if self._stream and (closed or self.position % LOOK == 0):
-                        yield
-                        self.look()
-                    (self.close_epoch if closed else self.step)()
-                    before, now = now, time.monotonic()
-                    self.elapsed_s += now - before
-                    if closed or self._agree(now - saved > save_every_s):
-                        save()
-                    (on_epoch if closed else on_step)(self)
-                    number = self._agree(received[0] if received else 0)
-                    if number and not self.done:
-                        save()
-                        name = signal.Signals(number).name
-                        then = "saved. Run it again to continue." if checkpoints else "there is no checkpoint of it."
-                        raise Interrupted(f"{name} after step {self.position}; {then}", number)
-                    if not self._stream:
-                        yield
-            except GeneratorExit:
-                save()
-                raise
-            finally:
-                self.train.close()
-                self.test.close()
-
-    def _agree(self, value: int) -> int:
-        """The largest value over the processes; on GPUs they ask each other only where the host looks."""
-        asked = self.processes.count == 1 or not self._stream or self.position % LOOK == 0
-        return self.processes.most([int(value)])[0] if asked else 0
-
-    def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """Everything that a continuation needs: tensors by file, and scalars."""
-        generators, random_scalars = random_state()
-        scalars = {
-            "position": self.position,
-            "history": self.history,
-            "elapsed_s": self.elapsed_s,
-            "threads": torch.get_num_threads(),
-            "compiled": self.compiled,
-            "machines": self.machines,
-            "random": random_scalars,
+        return {
+            "train_loss": loss,
+            "train_top1_error": 100 * missed,
+            "test_loss": tested["loss"],
+            "test_top1_error": tested["top1_error"],
+            "test_top5_error": tested["top5_error"],
         }
-        return self.tensors() | {"generators": generators}, scalars
+
+    def close(self) -> None:
+        self.train.close()
+        self.test.close()
 
     def load_state(self, tensors: Tensors, scalars: dict[str, Any]) -> None:
-        """Continue from what `state` returned; raises Corrupt when a tensor does not belong to this run.
-
-        Thread count and compilation are taken from there as well, since they change the last bits.
-        """
-        try:
-            own = self.tensors()
-            for group, expected in own.items():
-                alike(tensors[group], expected)
-            with torch.cuda.stream(self._stream), torch.no_grad():
-                for group, expected in own.items():
-                    for name, value in expected.items():
-                        value.copy_(tensors[group][name])  # in place: a recorded step goes on with the same memory
-            set_random_state(tensors["generators"], scalars["random"])
-            torch.set_num_threads(scalars["threads"])
-            self.position, self.history = scalars["position"], scalars["history"]
-            self.elapsed_s = scalars["elapsed_s"]
-            self.machines = list(dict.fromkeys([*scalars["machines"], self._machine()]))
-            self.compiled, before = scalars["compiled"], self.compiled
-        except (IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-            raise Corrupt(
-                f"The checkpoint does not belong to this run: {error}. Delete its folder to restart."
-            ) from error
-        self._epoch = -1
+        """As of every run; on to the network as it was begun, compiled or not."""
+        before = self.compiled
+        super().load_state(tensors, scalars)
         if self.compiled != before:
             log.warning("The run was begun %scompiled, and continues so.", "" if self.compiled else "un")
             self.network = self.update.forward = through_compiler(self._joined) if self.compiled else self._joined
-        if len(self.machines) > 1:
-            log.warning("The run continues on %s; begun on %s, its bits are no promise.", *self.machines[::-1][:2])
-
-    def tensors(self) -> Tensors:
-        """What an update changes, where it lies: weights and statistics, momentum, and the epoch so far."""
-        slots, update = self.update.optimizer.state, self.update
-        named = self.plain.named_parameters()
-        return {
-            "model": self.plain.state_dict(),
-            "optimizer": {name: slots[weight]["momentum_buffer"] for name, weight in named if weight in slots},
-            "progress": {"progress": update.progress, "scale": update.scale},
-        }
-
-    def _machine(self) -> str:
-        return f"{device_name(self.device)}, torch {torch.__version__}"

@@ -1,7 +1,8 @@
 """A recipe: everything about training that changes the numbers.  The learning rate is a pure function of the step."""
 
 import math
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass, fields, replace
 
 from workbench.errors import OutOfRange, UnknownName
 
@@ -11,6 +12,10 @@ class Recipe:
     """SGD with momentum.  schedule: "steps" (times gamma at each milestone epoch), "cosine", "onecycle", "constant".
 
     accumulate: a batch is computed in that many equal parts, for memory; BN sees each part on its own.
+    warmup: the rate rises linearly over the first updates, so many, to what the schedule says.
+    updates: the run ends after so many, within the last of its epochs, and milestones are updates; 0: with its epochs.
+    backbone: "DATA:RECIPE" of the run of the bare network, of the same seed, that a detector's backbone comes from,
+    with its BN, stem and first stage frozen; "" starts from fresh weights.
     """
 
     batch: int
@@ -24,6 +29,9 @@ class Recipe:
     weight_decay: float = 1e-4
     precision: str = "float32"
     accumulate: int = 1
+    warmup: int = 0
+    updates: int = 0
+    backbone: str = ""
 
     def __post_init__(self) -> None:
         for key, low, high in LIMITS:
@@ -41,20 +49,45 @@ class Recipe:
             raise OutOfRange("Recipe nesterov=True needs a momentum above 0.")
         if self.batch % self.accumulate:
             raise OutOfRange(f"Recipe accumulate={self.accumulate}: it must divide the batch, {self.batch}.")
+        if not isinstance(self.backbone, str) or (self.backbone and not re.fullmatch(r".+:[^:]+", self.backbone)):
+            raise OutOfRange(f'Recipe backbone={self.backbone!r}: it must be "DATA:RECIPE" or "".')
         marks = self.milestones
         if not isinstance(marks, tuple | list) or not all(type(mark) is int and mark >= 0 for mark in marks):
-            raise OutOfRange(f"Recipe milestones={marks!r}: they must be epochs, whole numbers.")
+            raise OutOfRange(f"Recipe milestones={marks!r}: they must be epochs or updates, whole numbers.")
         object.__setattr__(self, "milestones", tuple(marks))
+
+    def length(self, steps_per_epoch: int) -> int:
+        """Updates of the whole run; raises OutOfRange where they do not end within the last of the epochs."""
+        if not self.updates:
+            return self.epochs * steps_per_epoch
+        epochs = math.ceil(self.updates / steps_per_epoch)
+        if epochs != self.epochs:
+            raise OutOfRange(
+                f"{self.updates:,} updates take {epochs:,} epochs of {steps_per_epoch:,} batches, and the recipe says "
+                f"{self.epochs:,}: it is made for another data set. Use one whose length is in epochs."
+            )
+        return self.updates
+
+    def lasting(self, epochs: int) -> "Recipe":
+        """The same for other epochs: milestones and updates move in proportion."""
+        marks = tuple(round(mark * epochs / self.epochs) for mark in self.milestones)
+        return replace(self, epochs=epochs, milestones=marks, updates=round(self.updates * epochs / self.epochs))
 
     def lr_at(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate of the update number `step`, from 0."""
+        warm = min(1, (step + 1) / self.warmup) if self.warmup else 1
+        return warm * self._scheduled(step, steps_per_epoch)
+
+    def _scheduled(self, step: int, steps_per_epoch: int) -> float:
+        total = self.updates or self.epochs * steps_per_epoch
         if self.schedule == "constant":
             return self.lr
         if self.schedule == "steps":
-            return self.lr * self.gamma ** sum(step >= m * steps_per_epoch for m in self.milestones)
+            unit = 1 if self.updates else steps_per_epoch
+            return self.lr * self.gamma ** sum(step >= m * unit for m in self.milestones)
         if self.schedule == "cosine":
-            return self.lr / 2 * (1 + math.cos(math.pi * step / (self.epochs * steps_per_epoch)))
-        return one_cycle(step, self.epochs * steps_per_epoch, self.lr)
+            return self.lr / 2 * (1 + math.cos(math.pi * step / total))
+        return one_cycle(step, total, self.lr)
 
     def describe(self) -> str:
         """The protocol in one line, for tables."""
@@ -67,8 +100,13 @@ class Recipe:
         momentum = (
             f"{'Nesterov' if self.nesterov else 'momentum'} {self.momentum:g}, weight decay {self.weight_decay:g}"
         )
+        if self.warmup:
+            schedule += f" after {self.warmup} updates of warm-up"
+        start = f", backbone from {self.backbone}, its BN and first stage frozen" if self.backbone else ""
+        length = f"{self.updates} updates in " if self.updates else ""
+        length += f"{self.epochs} epoch{'s' * (self.epochs != 1)}"
         batch = f"{self.batch}" if self.accumulate == 1 else f"{self.batch} in {self.accumulate} parts"
-        return f"{self.epochs} epoch{'s' * (self.epochs != 1)}, batch {batch}, {schedule}, {momentum}, {self.precision}"
+        return f"{length}, batch {batch}, {schedule}, {momentum}, {self.precision}{start}"
 
 
 LIMITS = (
@@ -79,9 +117,11 @@ LIMITS = (
     ("gamma", 1e-12, 1),
     ("momentum", 0, 0.9999),
     ("weight_decay", 0, 10),
+    ("warmup", 0, 1_000_000),
+    ("updates", 0, 100_000_000),
 )
-WHOLE = ("batch", "epochs", "accumulate")
-LATER = {"accumulate": 1}
+WHOLE = ("batch", "epochs", "accumulate", "warmup", "updates")
+LATER = {"accumulate": 1, "warmup": 0, "updates": 0, "backbone": ""}  # at these values a recipe is as it was before
 CHOICES = {
     "schedule": ("steps", "cosine", "onecycle", "constant"),
     "precision": ("float32", "bf16", "fp16"),
@@ -97,6 +137,8 @@ def one_cycle(step: int, total: int, peak: float) -> float:
     return stop + (start - stop) / 2 * (1 + math.cos(math.pi * share))
 
 
+COCO_1X = {"batch": 16, "epochs": 13, "updates": 90_000, "milestones": (60_000, 80_000), "warmup": 500}
+DCA_COCO = {"batch": 16, "epochs": 24, "milestones": (18, 22), "warmup": 500, "backbone": "imagenet:dca-imagenet"}
 RECIPES = {
     "smoke": Recipe(batch=64, epochs=3, lr=0.15, schedule="onecycle", weight_decay=5e-4),
     "smoke-brief": Recipe(batch=64, epochs=1, lr=0.15, schedule="onecycle", weight_decay=5e-4),
@@ -125,6 +167,19 @@ RECIPES = {
     # Bridge 3.2.1: "25 epoch", and a rate of 0.001 in its log.  The Keras notebook behind it uses Adam and a batch of
     # 32; this engine has SGD alone, so this row is not that protocol.
     "bridge-resnet": Recipe(batch=32, epochs=25, lr=0.01, schedule="constant"),
+    # CRA III-C: "backbones are pre-trained on ImageNet 2012. We use SGD optimizer and set batch size to 16. The initial
+    # learning rate is 0.1 and we totally train 90k iterations. The learning rate is divided by 10 at 60k and 80k
+    # iterations with 500 iterations warmup to the initial learning rate".  Momentum, decay, what is frozen: the usual.
+    "cra-coco": Recipe(**COCO_1X, lr=0.1, backbone="imagenet:cra-imagenet"),
+    # The same with the usual rate of RetinaNet (Lin et al., ICCV 2017), a tenth of what is printed.
+    "cra-coco-usual": Recipe(**COCO_1X, lr=0.01, backbone="imagenet:cra-imagenet"),
+    # DCA 4.3: "24 epochs using synchronized SGD with a weight decay of 0.0001 and momentum of 0.9. The learning rate is
+    # set to 0.02 for Cascade R-CNN and 0.01 for RetinaNet ... decay the learning rate by a factor of 10 at 18th and 22th
+    # epochs", 16 pictures a batch; "default settings" of MMDetection, which warms up for 500 updates and freezes BN.
+    "dca-coco-retinanet": Recipe(**DCA_COCO, lr=0.01),
+    "dca-coco-cascade": Recipe(**DCA_COCO, lr=0.02),
+    # AW 4.2 states no schedule: an assumption, Detectron's "1x" of Faster R-CNN with FPN.
+    "aw-coco": Recipe(**COCO_1X, lr=0.02, backbone="imagenet:aw-imagenet"),
 }
 
 

@@ -30,32 +30,25 @@ class Outcome(NamedTuple):
     norm: float
 
 
-class Update:
-    """forward: what is called, `network` itself or its compiled or distributed form; recorded: replay it, on one GPU.
+class Guarded:
+    """SGD on a network by a loss that a subclass computes; recorded: replay it, on one GPU.
 
     An update whose loss or gradient is not finite changes nothing but the running statistics of BN, and neither does
     any update after it.  In fp16 a gradient that overflows is skipped and the scale of the loss halved (Micikevicius et
     al., ICLR 2018, with the constants of torch.amp.GradScaler); a scale below 1 counts as not finite.
+
+    sums: how many numbers are summed over the updates of an epoch, the loss first.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        forward: Callable,
-        batches: Batches,
-        recipe: Recipe,
-        processes: Processes,
-        recorded: bool = True,
-    ):
-        self.network, self.forward, self.batches = network, forward, batches
-        self.recipe, self.processes = recipe, processes
+    def __init__(self, network: nn.Module, recipe: Recipe, processes: Processes, sums: int, recorded: bool = False):
+        self.network, self.recipe, self.processes = network, recipe, processes
         device = processes.device
-        self.parameters = list(network.parameters())
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimizer = sgd(self.parameters, recipe, device)
         self.half = recipe.precision == "fp16"
         number = {"device": device, "dtype": torch.float32}
         self.cursor = torch.zeros((), device=device, dtype=torch.int64)  # of the next batch of the epoch
-        self.progress = torch.zeros(2, device=device, dtype=torch.float64)  # loss and share of misses, summed
+        self.progress = torch.zeros(sums, device=device, dtype=torch.float64)
         self.failed, self.last = torch.zeros((), **number), torch.zeros(2, **number)
         self.scale = torch.full((2,), SCALE if self.half else 1, **number)  # the scale, and its good updates in a row
         self.scale[1] = 0
@@ -81,22 +74,21 @@ class Update:
         return Outcome(bool(self.failed), loss, norm)
 
     def _update(self) -> None:
-        x, labels = self.batches.batch(self.cursor)
         self.optimizer.zero_grad()
-        loss, missed = torch.zeros((), device=x.device), torch.zeros((), device=x.device, dtype=torch.float64)
-        for pictures, wanted in zip(*(part.chunk(self.recipe.accumulate) for part in (x, labels)), strict=True):
-            with autocast(x.device, self.recipe.precision):
-                logits = self.forward(pictures).float()
-            self._check(logits)
-            share = F.cross_entropy(logits, wanted) / self.recipe.accumulate
-            (share * self.scale[0] if self.half else share).backward()
-            with torch.no_grad():
-                loss += share
-                missed += (logits.argmax(1) != wanted).sum() / len(labels)
-        self._apply(loss, missed)
+        self._apply(*self._backward())
+
+    def _backward(self) -> tuple[Tensor, Tensor]:
+        """Leave the gradients of the next batch; its loss, () float32, and what is summed, float64, the loss first."""
+        raise NotImplementedError
+
+    def _part(self, loss: Tensor) -> Tensor:
+        """Backward through the mean loss of one of the recipe's equal parts of a batch; its share of the whole."""
+        share = loss / self.recipe.accumulate
+        (share * self.scale[0] if self.half else share).backward()
+        return share
 
     @torch.no_grad()
-    def _apply(self, loss: Tensor, missed: Tensor) -> None:
+    def _apply(self, loss: Tensor, sums: Tensor) -> None:
         """The optimizer's step, unless something is not finite."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) / self.scale[0]
@@ -104,9 +96,9 @@ class Update:
         fatal = (~loss.isfinite()).float()
         fatal = torch.maximum(fatal, (self.scale[0] < 1).float() if self.half else overflow)
         if self.processes.count > 1:
-            found = torch.stack([loss.double(), missed, fatal.double()])
-            loss, missed, fatal = (self.processes.sum(found) / self.processes.count).float().unbind()
-            fatal = fatal.ceil()
+            found = torch.cat([sums, fatal.double()[None]])
+            found = (self.processes.sum(found) / self.processes.count).float()
+            loss, sums, fatal = found[0], found[:-1].double(), found[-1].ceil()
         self.last.copy_(torch.where(self.failed > 0, self.last, torch.stack([loss, norm])))
         self.failed.copy_(torch.maximum(self.failed, fatal))
         optimizer: Any = self.optimizer  # the fused kernels read these two, as torch.amp.GradScaler sets them
@@ -116,7 +108,7 @@ class Update:
         if self.half:
             self._rescale(overflow)
         done = 1 - self.failed
-        self.progress += torch.where(done > 0, torch.stack([loss.double(), missed.double()]), 0)
+        self.progress += torch.where(done > 0, sums, 0)
         self.cursor += done.long()
 
     def _rescale(self, overflow: Tensor) -> None:
@@ -124,6 +116,38 @@ class Update:
         grown = (streak >= PATIENCE).float()
         factor = torch.where(overflow > 0, 0.5, 1 + grown)
         self.scale.copy_(torch.stack([self.scale[0] * factor, streak * (1 - grown)]))
+
+
+class Update(Guarded):
+    """Of a classifier, by cross-entropy; summed: loss and share of misses.
+
+    forward: what is called, `network` itself or its compiled or distributed form.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        forward: Callable,
+        batches: Batches,
+        recipe: Recipe,
+        processes: Processes,
+        recorded: bool = True,
+    ):
+        super().__init__(network, recipe, processes, 2, recorded)
+        self.forward, self.batches = forward, batches
+
+    def _backward(self) -> tuple[Tensor, Tensor]:
+        x, labels = self.batches.batch(self.cursor)
+        loss, missed = torch.zeros((), device=x.device), torch.zeros((), device=x.device, dtype=torch.float64)
+        for pictures, wanted in zip(*(part.chunk(self.recipe.accumulate) for part in (x, labels)), strict=True):
+            with autocast(x.device, self.recipe.precision):
+                logits = self.forward(pictures).float()
+            self._check(logits)
+            share = self._part(F.cross_entropy(logits, wanted))
+            with torch.no_grad():
+                loss += share
+                missed += (logits.argmax(1) != wanted).sum() / len(labels)
+        return loss, torch.stack([loss.double(), missed])
 
     def _check(self, logits: Tensor) -> None:
         classes = len(self.batches.split.classes)
