@@ -28,6 +28,7 @@ EXTRAS = {
     "timm": "bench",
     "dask": "dask",
     "distributed": "dask",
+    "faster_coco_eval": "detection",
     "pycocotools": "detection",
     "scipy": "imagenet",
 }

@@ -29,6 +29,7 @@ PLACES = {  # where each lies below the folder of all data sets; `layouts` is ma
     "imagenette": "imagenette2-320",
     "imagenet": "imagenet",
     "coco2017": "coco",
+    "coco-mini": "coco_mini_320",
 }
 IN_FILES, DETECTION = ("imagenette", "imagenet"), ("coco2017",)
 FOLDER = "folder:"

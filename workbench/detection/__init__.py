@@ -1,0 +1,1 @@
+"""Detectors: batches of pictures with boxes, and COCO's average precision of what is found."""
