@@ -8,10 +8,11 @@ from workbench.training.state import alike
 
 
 def start(detector: Detector, weights: dict[str, Tensor]) -> None:
-    """Put the weights of the bare network into the backbone; from then on its BN, stem and first stage stay as they are.
+    """Put the weights of the bare network into the backbone; from then on its BN, stem and first stage stay as they
+    are, which is the habit of Detectron and of MMDetection.
 
-    That is the habit of Detectron and of MMDetection, whose defaults the papers follow.  The classifier's weights, which
-    a backbone has not, are left out.  Raises Corrupt where another one's weight is missing or of another shape.
+    The classifier's weights, which a backbone has not, are left out.  Raises Corrupt where another is missing or of
+    another shape.
     """
     body = detector.network
     own = body.state_dict()

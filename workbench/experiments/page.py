@@ -71,7 +71,10 @@ class Page:
         return report.figure(self.table, self.store, self.budget) if self.trains else UNTRAINED
 
     def curves(self, metric: str = "") -> "go.Figure | str":
-        """A measure over the epochs, by default the test error or a detector's AP: the mean of the seeds in the band from the lowest to the highest."""
+        """A measure over the epochs: the mean of the seeds in the band from the lowest to the highest.
+
+        By default it is the test error, or a detector's AP.
+        """
         return report.training_curves(self.table, self.store, self.budget, metric) if self.trains else UNTRAINED
 
     def both_curves(self, *rows: str) -> "go.Figure | str":

@@ -161,7 +161,7 @@ class Table(NamedTuple):
 
 
 def _without(name: ModelName) -> list[str]:
-    """The names of a network without its outermost part and without all; of a detector's pyramid, where that has any."""
+    """The names of a network without its outermost part and without all; of a pyramid's, where a detector has some."""
     whole = [part for part in (name.connection, name.conv, name.attention) if part]
     detector, inner = name.detector, whole[1:]
     if detector and not whole:

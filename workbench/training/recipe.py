@@ -173,9 +173,9 @@ RECIPES = {
     "cra-coco": Recipe(**COCO_1X, lr=0.1, backbone="imagenet:cra-imagenet"),
     # The same with the usual rate of RetinaNet (Lin et al., ICCV 2017), a tenth of what is printed.
     "cra-coco-usual": Recipe(**COCO_1X, lr=0.01, backbone="imagenet:cra-imagenet"),
-    # DCA 4.3: "24 epochs using synchronized SGD with a weight decay of 0.0001 and momentum of 0.9. The learning rate is
-    # set to 0.02 for Cascade R-CNN and 0.01 for RetinaNet ... decay the learning rate by a factor of 10 at 18th and 22th
-    # epochs", 16 pictures a batch; "default settings" of MMDetection, which warms up for 500 updates and freezes BN.
+    # DCA 4.3: "24 epochs using synchronized SGD with a weight decay of 0.0001 and momentum of 0.9. The learning rate
+    # is set to 0.02 for Cascade R-CNN and 0.01 for RetinaNet ... decay the learning rate by a factor of 10 at 18th and
+    # 22th epochs", 16 pictures a batch; "default settings" of MMDetection: 500 updates of warm-up, frozen BN.
     "dca-coco-retinanet": Recipe(**DCA_COCO, lr=0.01),
     "dca-coco-cascade": Recipe(**DCA_COCO, lr=0.02),
     # AW 4.2 states no schedule: an assumption, Detectron's "1x" of Faster R-CNN with FPN.
