@@ -31,7 +31,7 @@ def test_the_parameters_are_the_same_everywhere_and_say_which_budgets_there_are(
     assert [node.targets[0].id for node in tree.body] == PARAMETERS
     words = re.search(r'budget = "(\w+)"  # (.*)', "".join(cell["source"]))
     known = ["count", *tables.load(key).budgets]
-    assert re.findall(r"\w+", words[2].replace(" or ", ", ")) == known
+    assert re.findall(r"[\w-]+", words[2].replace(" or ", ", ")) == known
     assert words[1] == ("smoke" if "smoke" in known else "count")
 
 

@@ -16,7 +16,7 @@ from workbench.datasets.boxes import Boxes
 from workbench.detection.batches import DetectionBatches
 from workbench.detection.coco_map import average_precision
 from workbench.detection.detector import Detections, Detector
-from workbench.errors import Diverged, OutOfRange
+from workbench.errors import Corrupt, Diverged, OutOfRange
 from workbench.training.checkpoint import Tensors
 from workbench.training.environment import any_kernels
 from workbench.training.processes import Processes
@@ -131,7 +131,10 @@ class DetectionTraining(Run):
     def load_state(self, tensors: Tensors, scalars: dict[str, Any]) -> None:
         super().load_state(tensors, scalars)
         number = {"dtype": torch.float64, "device": self.device}
-        self.update.parts = {name: torch.tensor(summed, **number) for name, summed in scalars["parts"].items()}
+        try:
+            self.update.parts = {name: torch.tensor(summed, **number) for name, summed in scalars["parts"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise Corrupt(f"The checkpoint has no sums of the losses: {error}. Delete its folder to restart.") from error
 
     def _here(self, values: Tensor) -> Tensor:
         return values.to(self.device, non_blocking=True)

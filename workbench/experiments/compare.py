@@ -33,6 +33,7 @@ def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[st
     wanted = _measures(table, row)
     found = [record for model in dict.fromkeys(model for model, _ in wanted) for record in by_model.get(model, ())]
     records = [r for r in found if (r.spec["model"]["name"], label(r.spec["dataset"])) in wanted]
+    records = [record for record in records if not _of_another(table, row, record)]
     done = [record for record in records if record.status == "done"]
     trained = [metric for metric in table.metrics if metric.trained]
     return {
@@ -58,6 +59,12 @@ def _measures(table: Table, row: Row) -> list[tuple[str, str]]:
     tasks = [table.task(row, budget) for budget in table.budgets]
     twins = [recorded(table.trained(row, budget)) for budget in table.budgets]
     return [*((recorded(row.model), task) for task in tasks if row.model), *zip(twins, tasks, strict=True)]
+
+
+def _of_another(table: Table, row: Row, record: Record) -> bool:
+    """Is it the run of a row that trains the same network by a recipe of its own?"""
+    others = [one for one in (*table.rows, *table.controls) if one is not row and (one.recipe or row.recipe)]
+    return any(budget_of(table, one, record) for one in others) and not budget_of(table, row, record)
 
 
 def _head(table: Table, entries: list[dict[str, Any]]) -> None:

@@ -58,10 +58,11 @@ class Experiment:
 
 def _check_kind(model: str, dataset: str) -> None:
     """Raise OutOfRange for a detector on a data set without boxes, and a classifier on one that has boxes alone."""
-    detector, boxes = parse(model).detector, dataset in datasets.DETECTION
+    detector, boxes = parse(model).detector, datasets.detects(dataset)
     if detector and not boxes:
         raise OutOfRange(
-            f"{model} is a detector and {dataset} has no boxes; use one of {', '.join(datasets.DETECTION)}."
+            f"{model} is a detector and {dataset} has no boxes, it is for classifiers; use one of "
+            f"{', '.join(datasets.DETECTION)}, or coco:PATH."
         )
     if boxes and not detector:
         raise OutOfRange(
