@@ -1,0 +1,3 @@
+from workbench.detection.detector import Detections, Detector
+
+__all__ = ["Detections", "Detector"]
