@@ -16,7 +16,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from workbench.backbones import Network
+from workbench.attention import Trail
 from workbench.errors import OutOfRange, UnknownName
 from workbench.names import BACKBONES, SLOTS, ModelName, Part, number, parse, split_list, whole_number
 
@@ -26,10 +26,11 @@ GIVEN = {"self", "site", "spec", "network", "classes", *SOCKETS}  # by the backb
 KNOWN = SLOTS | {"backbone": BACKBONES}
 
 
-def build(name: str | ModelName, classes: int = 1000, image_size: int | None = None, checked: bool = True) -> Network:
-    """The network of this name with fresh weights from torch's current seed.
+def build(name: str | ModelName, classes: int = 1000, image_size: int | None = None, checked: bool = True) -> Any:
+    """The Network of this name with fresh weights from torch's current seed; a Detector, where it names one.
 
-    image_size: the picture side in pixels to check grids against; the backbone's own (224, 32 or 16) by default.
+    image_size: the picture side in pixels to check grids against; the backbone's own (224, 32 or 16) by default.  What
+    a detector resizes the shorter side to, in place of its own.
     checked: try one forward on the meta device, which a caller that is about to do the same can spare.
     Raises UnknownName or OutOfRange with what is allowed.
     """
@@ -38,13 +39,9 @@ def build(name: str | ModelName, classes: int = 1000, image_size: int | None = N
         raise OutOfRange(f"{classes} classes; a network needs at least 1.")
     if image_size is not None and image_size < 1:
         raise OutOfRange(f"Image size {image_size} px; it must be at least 1.")
-    if model.detector:
-        raise OutOfRange(
-            f"{model.detector} is a detector; detectors are not built yet, their backbones are: {model.backbone}."
-        )
-    if checked and (model.attention or model.conv or image_size is not None):
+    if checked and (model.attention or model.conv or model.detector or image_size is not None):
         _fits(str(model), classes, image_size)
-    return _build(model, classes)
+    return _build(model, classes, image_size)
 
 
 @cache
@@ -93,10 +90,10 @@ def socket(part: Part, slot: str) -> str:
 
 
 def _parts(model: ModelName) -> dict[str, Part]:
-    return {slot: part for slot in ("backbone", *SLOTS) if slot != "detector" and (part := getattr(model, slot))}
+    return {slot: part for slot in ("backbone", *SLOTS) if (part := getattr(model, slot))}
 
 
-def _build(model: ModelName, classes: int) -> Network:
+def _build(model: ModelName, classes: int, image_size: int | None = None) -> Any:
     backbone = bound(model.backbone, "backbone")
     sockets: dict[str, Any] = {}
     for slot in ("conv", "attention"):
@@ -110,7 +107,12 @@ def _build(model: ModelName, classes: int) -> Network:
                 )
             sockets[place] = bound(part, slot)
     network = backbone(classes=classes, **sockets)
-    return bound(model.connection, "connection")(network) if model.connection else network
+    if model.connection:
+        network = bound(model.connection, "connection")(network)
+    if not model.detector:
+        return network
+    given = {} if image_size is None else {"image_size": image_size}
+    return bound(model.detector, "detector")(network, classes, **given)
 
 
 def _sockets(backbone: Callable[..., Any]) -> list[str]:
@@ -121,14 +123,15 @@ def _sockets(backbone: Callable[..., Any]) -> list[str]:
 def _fits(name: str, classes: int, image_size: int | None) -> None:
     """One forward without memory or arithmetic: grids and map sizes are checked where they meet."""
     with torch.device("meta"), torch.no_grad():
-        network = _build(parse(name), classes).eval()
+        network = _build(parse(name), classes, image_size).eval()
         with running(name, network, image_size) as picture:
-            network(picture)
+            (network.maps if parse(name).detector else network.logits)(picture, Trail())
 
 
 @contextmanager
-def running(name: str, network: Network, image_size: int | None) -> Iterator[Tensor]:
-    """An empty picture for `network` on the meta device; what fails within becomes one sentence."""
+def running(name: str, network: Any, image_size: int | None) -> Iterator[Tensor]:
+    """An empty picture for `network`, a Network or a Detector, on the meta device; what fails within becomes one
+    sentence."""
     side = image_size or network.image_size
     try:
         yield torch.empty(1, 3, side, side, device="meta")

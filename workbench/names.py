@@ -15,7 +15,11 @@ from functools import cache
 
 from workbench.errors import OutOfRange, UnknownName
 
-DETECTORS = {word: "" for word in ("cascadercnn", "fasterrcnn", "retinanet")}  # named in the tables, not built yet
+DETECTORS = {
+    "cascadercnn": "workbench.detection.cascade:CascadeRCNN",
+    "fasterrcnn": "workbench.detection.fasterrcnn:FasterRCNN",
+    "retinanet": "workbench.detection.retinanet:RetinaNet",
+}
 CONNECTIONS = {"dca": "workbench.attention.dca:connect"}
 CONVS = {
     "aw": "workbench.attention.aw:AWConv",
@@ -75,7 +79,8 @@ class Part:
 
 @dataclass(frozen=True)
 class ModelName:
-    """A network: a backbone, the attention in its blocks, what stands for its convolutions, and what connects those."""
+    """A network: a backbone, the attention in its blocks, what stands for its convolutions, what connects those, and
+    the detector around it."""
 
     backbone: Part
     attention: Part | None = None

@@ -1,1 +1,3 @@
-"""Detectors: batches of pictures with boxes, and COCO's average precision of what is found."""
+from workbench.detection.detector import Detections, Detector
+
+__all__ = ["Detections", "Detector"]

@@ -14,7 +14,7 @@ Counted on the meta device: no memory, no arithmetic.  Parameters are the traina
 
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,11 @@ def count(model: str, classes: int = 1000, image_size: int | None = None, conven
             return measure(network, image_size or network.image_size, convention)
 
 
-def measure(network: Network, image_size: int, convention: str) -> Complexity:
-    """The same for a network on the meta device, by one forward with a hook on every leaf."""
+def measure(network: Any, image_size: int, convention: str) -> Complexity:
+    """The same for a Network or a Detector on the meta device, by one forward with a hook on every leaf.
+
+    A detector's picture is a square of `image_size`, and its heads read as many regions as it proposes when evaluated.
+    """
     rule, total = CONVENTIONS[convention], 0
     attending = {id(module) for block in network.attentions() for module in block.modules()}
 
@@ -64,7 +67,8 @@ def measure(network: Network, image_size: int, convention: str) -> Complexity:
     hooks = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, COUNTED) or not any(m.children())]
     try:
         with torch.no_grad():
-            network.trace(torch.empty(1, 3, image_size, image_size, device="meta"))
+            run = network.trace if isinstance(network, Network) else network.layers
+            run(torch.empty(1, 3, image_size, image_size, device="meta"))
     finally:
         for hook in hooks:
             hook.remove()

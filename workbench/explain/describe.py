@@ -17,6 +17,7 @@ PLACES = {
     "conv": "in place of a block's spatial convolution (in MobileNetV1 of the 1x1)",
     "stage": "after every stage but the last",
     "bridge": "as a gate at the end of every block's branch; direct, in place of the last global mean",
+    "detector": "around a backbone, whose classifier it drops: a pyramid on its maps, and heads on the pyramid's",
     "connection": "between the attention blocks of one dimension, from each to those that hear it",
 }
 
