@@ -187,7 +187,9 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--to", default=".", metavar="FOLDER")
     added = command("data", machine.data, "list, fetch or verify the data sets")
     added.add_argument("action", choices=("list", "fetch", "verify"))
-    added.add_argument("names", nargs="*", metavar="NAME", help="or folder:PATH; by default what is small, or there")
+    added.add_argument(
+        "names", nargs="*", metavar="NAME", help="or folder:PATH, coco:PATH; by default what is small, or there"
+    )
     added.add_argument(
         "--skip-bad-images", type=int, default=0, metavar="N", help="verify: leave out up to N that cannot be decoded"
     )

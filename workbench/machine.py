@@ -20,7 +20,8 @@ def data(options: argparse.Namespace) -> None:
     if options.action == "list":
         for name in named or DATASETS:
             print(f"{name:10} {DATASETS.get(name) or _size(*_splits(name, root))}")
-        print(f"\nin {root} (--data-dir, WORKBENCH_DATA); folder:PATH is a folder of your own pictures")
+        print(f"\nin {root} (--data-dir, WORKBENCH_DATA); folder:PATH is a folder of your own pictures, coco:PATH of")
+        print("pictures with boxes, which lie as COCO's do")
         return
     for name in named or _by_default(options.action, root):
         if options.action == "fetch" and name in datasets.PLACES:
@@ -42,9 +43,8 @@ def _by_default(action: str, root: Path) -> list[str]:
 
 def _splits(name: str, root: Path) -> tuple[Any, Any]:
     from workbench import datasets
-    from workbench.datasets import coco
 
-    return coco.load(root) if name in datasets.DETECTION else datasets.load(name, root)
+    return datasets.load_boxes(name, root) if datasets.detects(name) else datasets.load(name, root)
 
 
 def _size(train: Any, test: Any) -> str:

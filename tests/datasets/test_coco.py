@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import CocoDetection
 
-from workbench import datasets
+from workbench import cli, datasets, files
 from workbench.build import build
 from workbench.datasets import boxes, coco
 from workbench.errors import Corrupt, DataMissing, OutOfRange
@@ -158,7 +158,7 @@ def test_a_network_learns_the_class_of_a_box(folder):
 def test_coco_whole_is_loaded_under_its_name(root, monkeypatch):
     train, val = coco.load(root)
     assert (len(train), len(val)) == (2, 5)
-    coco.verify(root)
+    coco.verify(train, val)
     datasets.verify("coco2017", root=root)
     monkeypatch.setitem(coco.COUNTS, "val2017", 5000)
     with pytest.raises(Corrupt, match=r"instances_val2017\.json lists 5 pictures and 3 classes, COCO 2017 5,000 and 3"):
@@ -241,7 +241,7 @@ def test_a_damaged_picture_is_named_with_its_number(root, folder):
     with pytest.raises(Corrupt, match=rf"Picture 1 of 5: {path} cannot be decoded .*`workbench data fetch coco2017`"):
         val.item(1)
     with pytest.raises(Corrupt, match=rf"1 of 5 pictures in {folder / 'val2017'} cannot be decoded"):
-        coco.verify(root)
+        datasets.verify("coco2017", root=root)
     assert val.item(0).picture.shape == (30, 40, 3)  # witness
 
 
@@ -320,3 +320,85 @@ def test_without_a_network_fetching_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", offline)
     with pytest.raises(DataMissing, match=r"coco2017 cannot be downloaded \(no network\).*coco"):
         datasets.fetch("coco2017", tmp_path)
+
+
+@pytest.fixture
+def mini(tmp_path, monkeypatch):
+    """A coco-mini of five pictures in each part."""
+    root = tmp_path / "data"
+    for part in coco.PARTS:
+        write(root / "coco_mini_320", part=part)
+    monkeypatch.setattr(coco, "MINI", coco.version(root / "coco_mini_320"))
+    return root
+
+
+def test_coco_mini_is_loaded_under_its_name_and_told_by_its_boxes(mini):
+    train, val = datasets.load_boxes("coco-mini", mini)
+    assert (len(train), len(val)) == (2, 5) and datasets.version("coco-mini") == coco.MINI
+    datasets.fetch("coco-mini", mini)
+    datasets.verify("coco-mini", root=mini)
+    rewrite(annotations=[JUST])(mini / "coco_mini_320")
+    with pytest.raises(Corrupt, match="coco_mini_320/annotations has other boxes than coco-mini") as caught:
+        datasets.load_boxes("coco-mini", mini)
+    assert "coco:PATH" in str(caught.value)
+
+
+def test_a_damaged_picture_of_coco_mini_is_named(mini, capsys):
+    assert cli.main(["data", "verify", "coco-mini", "--data-dir", str(mini)]) == 0
+    assert capsys.readouterr().out == "coco-mini: 2 + 5 pictures, 3 classes, verified\n"
+    path = mini / "coco_mini_320" / "val2017" / "000000000005.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    assert cli.main(["data", "verify", "coco-mini", "--data-dir", str(mini)]) == 1
+    assert "1 of 5 pictures in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["fetch", "verify"])
+def test_without_coco_mini_it_is_said_what_is_expected_where(tmp_path, capsys, action):
+    assert cli.main(["data", action, "coco-mini", "--data-dir", str(tmp_path)]) == 3
+    said = capsys.readouterr().err
+    assert f"expected {tmp_path / 'coco_mini_320'} with train2017 and val2017 and annotations, 16 MB" in said
+    assert "coco:PATH" in said and "workbench.datasets.coco.cut" in said
+
+
+def test_a_folder_of_ones_own_is_a_data_set(folder, tmp_path):
+    name = f"coco:{folder}"
+    train, val = datasets.load_boxes(name, None)
+    assert (len(train), len(val), datasets.classes(name)) == (2, 5, 3) and datasets.detects(name)
+    datasets.verify(name)
+    identity = {"name": "coco:coco", "version": coco.version(folder)}
+    assert datasets.identity(name) == identity and datasets.label(identity) == f"coco:coco@{identity['version'][:8]}"
+    shutil.copytree(folder, tmp_path / "moved" / "coco")
+    assert datasets.identity(f"coco:{tmp_path / 'moved' / 'coco'}") == identity  # wherever it lies
+    rewrite(annotations=[JUST])(folder)
+    assert datasets.identity(name) != identity  # witness
+    for nothing, error, said in (
+        ("coco:", OutOfRange, "coco:PATH"),
+        (f"coco:{tmp_path}", DataMissing, "cannot be read"),
+    ):
+        with pytest.raises(error, match=said):
+            datasets.canonical(nothing)
+    with pytest.raises(OutOfRange, match="is for detectors"):
+        datasets.load(name, None)
+
+
+def test_a_part_is_cut_by_the_numbers_of_its_pictures(folder, tmp_path):
+    coco.cut(folder, tmp_path / "some", {5, 7})
+    train, val = datasets.load_boxes(f"coco:{tmp_path / 'some'}", None)
+    assert (train.ids.tolist(), val.ids.tolist(), train.classes) == ([5], [5, 7], coco.read(folder)[0].classes)
+    whole = coco.read(folder)[1].item(1)
+    assert all(map(torch.equal, val.item(0)[:5], whole[:5])) and len(whole.boxes) == 3
+    assert len([*(tmp_path / "some" / "val2017").iterdir()]) == 2
+    again = coco.version(tmp_path / "some")
+    coco.cut(folder, tmp_path / "other", [7, 5])
+    assert coco.version(tmp_path / "other") == again
+    coco.cut(folder, tmp_path / "third", [5])
+    assert coco.version(tmp_path / "third") != again  # witness
+    with pytest.raises(OutOfRange, match=r"None of the 1 pictures that are asked for is in .*train2017"):
+        coco.cut(folder, tmp_path / "none", [8])
+
+
+def test_what_was_left_out_can_be_written_in_a_record(folder, tmp_path):
+    train, _ = coco.read(folder)
+    files.write_json(tmp_path / "record.json", train.skipped)
+    assert files.read_json(tmp_path / "record.json") == SKIPPED | {"empty_pictures": 3}
+    assert all(type(count) is int for count in train.skipped.values())

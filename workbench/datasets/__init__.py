@@ -1,4 +1,7 @@
-"""Data sets by name, each a pair of splits: pictures in memory or in files; `folder:PATH` is a user's own."""
+"""Data sets by name, each a pair of splits: pictures in memory or in files.
+
+`folder:PATH` is a user's own pictures in folders by class, `coco:PATH` a user's own with boxes, which lie as COCO does.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from workbench.errors import DataMissing, OutOfRange, UnknownName
 from workbench.files import data_dir
 
 if TYPE_CHECKING:  # the names of data sets are needed where torch is not
+    from workbench.datasets.boxes import DetectionSplit
     from workbench.datasets.folders import FolderSplit
     from workbench.datasets.memory import Split
+    from workbench.datasets.shapes import MemoryBoxes
 
 DATASETS = {
     "cifar10": "CIFAR-10, 50,000 + 10,000 photographs of 32x32, 10 classes",
@@ -20,10 +25,21 @@ DATASETS = {
     "imagenette": "Imagenette, 9,469 + 3,925 photographs, 10 classes of ImageNet, 340 MB",
     "imagenet": "ImageNet 2012, 1,281,167 + 50,000 photographs, 1,000 classes, 155 GB, downloaded by hand",
     "coco2017": "COCO 2017, 118,287 + 5,000 photographs, boxes of 80 classes, for detectors, 20 GB",
+    "coco-mini": "604 photographs of COCO 2017 at up to 320 px, boxes of 80 classes, for detectors, put there by hand",
+    "shapes": "procedural, 1,000 + 200 pictures of 96x96, boxes of 6 classes, for detectors, no download",
     "layouts": "procedural, 4,096 + 2,048 pictures of 16x16, class = texture x place, no download",
 }
-CLASSES = {"cifar10": 10, "cifar100": 100, "imagenette": 10, "imagenet": 1000, "coco2017": 80, "layouts": 32}
-PLACES = {  # where each lies below the folder of all data sets; `layouts` is made when it is needed
+CLASSES = {
+    "cifar10": 10,
+    "cifar100": 100,
+    "imagenette": 10,
+    "imagenet": 1000,
+    "coco2017": 80,
+    "coco-mini": 80,
+    "shapes": 6,
+    "layouts": 32,
+}
+PLACES = {  # where each lies below the folder of all data sets; `shapes` and `layouts` are made when they are needed
     "cifar10": "cifar-10-batches-py",
     "cifar100": "cifar-100-python",
     "imagenette": "imagenette2-320",
@@ -31,8 +47,8 @@ PLACES = {  # where each lies below the folder of all data sets; `layouts` is ma
     "coco2017": "coco",
     "coco-mini": "coco_mini_320",
 }
-IN_FILES, DETECTION = ("imagenette", "imagenet"), ("coco2017",)
-FOLDER = "folder:"
+IN_FILES, DETECTION = ("imagenette", "imagenet"), ("coco2017", "coco-mini", "shapes")
+FOLDER, COCO = OWN = ("folder:", "coco:")
 
 
 def load(name: str, root: Path, side: int = 224) -> tuple[Split | FolderSplit, Split | FolderSplit]:
@@ -45,9 +61,9 @@ def load(name: str, root: Path, side: int = 224) -> tuple[Split | FolderSplit, S
         from workbench.datasets import folders
 
         return folders.load(_path(name), side)
-    if name in DETECTION:
+    if detects(name):
         raise OutOfRange(
-            f"{name} has boxes and is for detectors, which read it by `workbench.datasets.coco.load`; "
+            f"{name} has boxes and is for detectors, which read it by `workbench.datasets.load_boxes`; "
             f"a classifier takes one of {', '.join(name for name in DATASETS if name not in DETECTION)}."
         )
     if name in IN_FILES:
@@ -59,8 +75,29 @@ def load(name: str, root: Path, side: int = 224) -> tuple[Split | FolderSplit, S
     return layouts.load() if name == "layouts" else cifar.load(name, root)
 
 
+def load_boxes(name: str, root: Path) -> tuple[DetectionSplit, DetectionSplit] | tuple[MemoryBoxes, MemoryBoxes]:
+    """The training and the test split of pictures with boxes; raises as `load` does."""
+    from workbench.datasets import coco, shapes
+
+    name = canonical(name)
+    if not detects(name):
+        raise OutOfRange(
+            f"{name} has no boxes and is for classifiers; a detector takes one of {', '.join(DETECTION)}, {COCO}PATH."
+        )
+    if name.startswith(COCO):
+        return coco.read(_path(name))
+    if name == "shapes":
+        return shapes.load()
+    return coco.load(root) if name == "coco2017" else coco.load_mini(root)
+
+
+def detects(name: str) -> bool:
+    """Has this data set boxes, for detectors?"""
+    return name in DETECTION or name.startswith(COCO)
+
+
 def fetch(name: str, root: Path) -> None:
-    """Get a data set into `root` and unpack it, or say what a person must put there; none is made up or a folder.
+    """Get a data set into `root` and unpack it, or say what a person must put there: not for the made up, or a folder.
 
     Raises DataMissing or Corrupt.
     """
@@ -70,8 +107,10 @@ def fetch(name: str, root: Path) -> None:
     try:
         if name in IN_FILES:
             imagenet.fetch(name, root)
-        elif name in DETECTION:
+        elif name == "coco2017":
             coco.fetch(root)
+        elif name == "coco-mini":
+            coco.load_mini(root)
         elif name in PLACES:
             cifar.fetch(name, root)
     except urllib.error.URLError as error:
@@ -85,13 +124,16 @@ def canonical(name: str) -> str:
     """The one way to write this data set, a folder's with its whole path; raises UnknownName, or what `load` raises."""
     if name in DATASETS:
         return name
-    if not name.startswith(FOLDER):
-        raise UnknownName("data set", name, [*DATASETS, f"{FOLDER}PATH"])
-    if name == FOLDER:
-        raise OutOfRange(f"{FOLDER} names no folder; write {FOLDER}PATH.")
-    from workbench.datasets import folders
+    if not name.startswith(OWN):
+        raise UnknownName("data set", name, [*DATASETS, *(f"{kind}PATH" for kind in OWN)])
+    if name in OWN:
+        raise OutOfRange(f"{name} names no folder; write {name}PATH.")
+    from workbench.datasets import coco, folders
 
     path = _path(name).expanduser().resolve()
+    if name.startswith(COCO):
+        coco.version(path)
+        return f"{COCO}{path}"
     folders.tree(path)
     return f"{FOLDER}{path}"
 
@@ -100,8 +142,10 @@ def classes(name: str) -> int:
     """How many classes the data set has."""
     if name in CLASSES:
         return CLASSES[name]
-    from workbench.datasets import folders
+    from workbench.datasets import coco, folders
 
+    if name.startswith(COCO):
+        return len(coco.read(_path(canonical(name)))[1].classes)
     return len(folders.tree(_path(canonical(name))).classes)
 
 
@@ -116,13 +160,18 @@ def version(name: str) -> str:
         from workbench.datasets import imagenet
 
         return imagenet.VERSIONS[name]
-    if name in DETECTION:
-        from workbench.datasets import coco
+    from workbench.datasets import cifar, coco, layouts, shapes
 
-        return coco.VERSION
-    from workbench.datasets import cifar, layouts
-
-    return layouts.VERSION if name == "layouts" else cifar.version(name)
+    if name.startswith(COCO):
+        return coco.version(_path(name))
+    if name in ("cifar10", "cifar100"):
+        return cifar.version(name)
+    return {
+        "coco2017": coco.VERSION,
+        "coco-mini": coco.MINI,
+        "shapes": shapes.VERSION,
+        "layouts": layouts.VERSION,
+    }[name]
 
 
 def verify(name: str, skip: int = 0, root: Path | None = None) -> None:
@@ -140,21 +189,22 @@ def verify(name: str, skip: int = 0, root: Path | None = None) -> None:
 
     if name in IN_FILES:
         imagenet.verify(name, root or data_dir())
-    elif name in DETECTION:
-        coco.verify(root or data_dir())
+    elif detects(name) and name != "shapes":
+        coco.verify(*load_boxes(name, root or data_dir()))
 
 
 def identity(name: str) -> dict[str, str]:
     """Name and version, the same wherever the data set lies: a folder has the last part of its path for a name."""
     name = canonical(name)
-    return {"name": f"{FOLDER}{_path(name).name}" if name.startswith(FOLDER) else name, "version": version(name)}
+    kind = next((kind for kind in OWN if name.startswith(kind)), "")
+    return {"name": f"{kind}{_path(name).name}" if kind else name, "version": version(name)}
 
 
 def label(identity: Mapping[str, str]) -> str:
     """What a data set is called in tables: a folder by its name and the first digits of its version."""
     name, version = identity["name"], identity["version"]
-    return f"{name}@{version[:8]}" if name.startswith(FOLDER) else name
+    return f"{name}@{version[:8]}" if name.startswith(OWN) else name
 
 
 def _path(name: str) -> Path:
-    return Path(name.removeprefix(FOLDER))
+    return Path(name.partition(":")[2])

@@ -5,8 +5,8 @@ A picture has 1 to 6 objects of 12 to 48 px, as wide as high.  One may cover a p
 box at the most and never so that a box would change; so each box is that of the whole figure and of what is seen of it.
 Areas are those of the pixels that are seen; by COCO's measure objects are small or medium, and none is large.
 
-Chance: a detector that knows only where boxes are likely, and says the same of each picture, reaches an AP of 0.1 %
-with boxes of each size on a grid, of every class with its frequency as the score (tests/datasets/test_shapes.py).
+Chance: a detector that says the same of each picture, boxes on a grid with each class by its frequency, has an AP below
+0.2 % (tests/datasets/test_shapes.py).
 
 A picture is a function of (seed, index) in whole numbers, from Philox, whose raw stream numpy promises not to change.
 """
@@ -47,7 +47,8 @@ class MemoryBoxes:
         """A picture and its boxes; its number is its index."""
         index = range(len(self))[index]
         mine = slice(*self.first[index : index + 2].tolist())
-        return Item(self.pictures[index], *(column[mine] for column in self.boxes), index)
+        corners, labels, areas, crowd = (column[mine] for column in self.boxes)
+        return Item(self.pictures[index], corners, labels, areas, crowd, index)
 
     __getitem__ = item
 

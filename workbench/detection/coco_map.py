@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from workbench.detection.detector import Detections
 
 OVERLAPS = slice(None)
-METRICS = {  # overlaps and areas of each, by their places in COCO's lists: 0.50 to 0.95; all, small, medium, large
+METRICS: dict[
+    str, tuple[slice | int, int]
+] = {  # overlaps and areas of each, by their places in COCO's lists: 0.50 to 0.95; all, small, medium, large
     "ap": (OVERLAPS, 0),
     "ap50": (0, 0),
     "ap75": (5, 0),
@@ -63,7 +65,7 @@ def average_precision(found: Sequence[Detections], truth: Sequence[Boxes], class
     precision = np.asarray(
         evaluator.eval["precision"]
     )  # (overlaps, recalls, classes, areas, 1 or 10 or 100 detections)
-    parts = {name: precision[overlaps, ..., area, -1] for name, (overlaps, area) in METRICS.items()}
+    parts = {name: precision[overlaps][..., area, -1] for name, (overlaps, area) in METRICS.items()}
     return {name: 100 * float(part[part > -1].mean()) for name, part in parts.items() if (part > -1).any()}
 
 
