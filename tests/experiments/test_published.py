@@ -7,7 +7,7 @@ from workbench.datasets import CLASSES
 from workbench.experiments import tables
 
 # What each table prints: its rows, and its cells that hold a number
-SIDES = {"smoke": 16, "cifar": 32}  # of the twins' pictures, in pixels
+SIDES = {"smoke": 16, "cifar": 32, "cifar100": 32}  # of the twins' pictures, in pixels
 SIZES = {
     "aw-1": (17, 68), "aw-2": (6, 18), "bridge-1": (4, 2), "cra-1": (3, 6), "cra-2": (12, 48), "cra-3": (6, 24),
     "cra-4": (5, 15), "cra-5": (27, 81), "cra-6": (4, 12), "dca-1": (27, 108), "dca-2": (4, 16), "dca-3": (9, 36),
