@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
         return trained(added)
 
     def scaled(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        added.add_argument("--budget", default="smoke", help="count, smoke, cifar, imagenette, paper, ...")
+        added.add_argument("--budget", default="smoke", help="count, smoke, or another of the table (cifar, paper ...)")
         added.add_argument("--data", default="", help="in place of the budget's data set; folder:PATH for your own")
         added.add_argument("--seeds", type=int, default=0, help="seeds a row; the budget's own by default")
         added.add_argument("--epochs", type=int, default=0, help="instead of the recipes'")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 VIEWS = {"steps": "Step through", "family": "Family"}
 PREFERRED = ("cra8-resnet20", "cra7-circularnet")
 TITLES = {"extract": "Extract", "connect": "Connect", "transform": "Transform", "fuse": "Fuse"}
+WIDTH_PX = 250  # of a panel
 LISTED = 12  # terms of a line on the page; all of them are in the CSV
 
 
@@ -69,8 +70,8 @@ def steps() -> None:
     with left:
         key, dataset = choose_network()
     with right:
-        wanted = [name for name in samples.known(store().data) if name.startswith(f"{dataset or 'layouts'}:")]
-        picture = choose_pictures("picture", wanted, 1)[0]
+        picture = choose_pictures("picture", samples.telling(dataset or "layouts", store().data), 1)[0]
+    left.image(picture.pixels, picture.name, width=120, alt=f"The picture: {picture.name}")
     with said():
         names = anatomy.names(loaded(key)[0])
         with middle:
@@ -111,10 +112,11 @@ def show(found: anatomy.Seen, stages: list[anatomy_lines.Stage]) -> None:
 
 
 def draw(panels: tuple[anatomy_lines.Panel, ...], scale: anatomy_figures.Range | None, key: str) -> None:
-    """Each panel by itself, so that they stand below one another on a narrow page."""
-    for number, (column, panel) in enumerate(zip(st.columns(len(panels)), panels, strict=True)):
+    """Each panel by itself, as many in a row as there is room for."""
+    row = st.container(horizontal=True, horizontal_alignment="center")
+    for number, panel in enumerate(panels):
         figure = anatomy_figures.small(panel, scale)
-        column.plotly_chart(figure, alt=anatomy_figures.words(panel), key=f"{key}-{number}")
+        row.plotly_chart(figure, width=WIDTH_PX, alt=anatomy_figures.words(panel), key=f"{key}-{number}")
 
 
 def numbers(line: anatomy_lines.Line) -> None:

@@ -21,6 +21,7 @@ from state import (
 from workbench import datasets
 from workbench.errors import OutOfRange
 from workbench.experiments import zoo
+from workbench.explain import samples
 from workbench.explain.kinds import KINDS, has, missing, no_gate
 
 if TYPE_CHECKING:
@@ -82,14 +83,6 @@ def choose_those(among: Mapping[str, zoo.Trained]) -> list[Chosen]:
         with said():
             chosen.append(Chosen(key, among[key].model, among[key].dataset, str(among[key]), network(key)[1]))
     return chosen
-
-
-def starting_pictures(dataset: str) -> list[str]:
-    """Two pictures of the data set, or of what there is."""
-    from workbench.explain import samples
-
-    mine = [name for name in samples.known(store().data) if from_data(name, dataset)]
-    return [mine[len(mine) // 3], mine[2 * len(mine) // 3]] if mine else []
 
 
 def from_data(name: str, dataset: str) -> bool:
@@ -199,7 +192,7 @@ def main() -> None:
     if not chosen:
         return
     with right:
-        pictures = choose_pictures("picture", starting_pictures(chosen[0].dataset), 4)
+        pictures = choose_pictures("picture", samples.telling(chosen[0].dataset, store().data), 4)
     show_pictures(chosen, pictures)
     first = next((kind for kind in KINDS if has(chosen[0].model, kind)), "curves")
     view = choose_view("View", "view", {key: kind.title for key, kind in KINDS.items()}, first)

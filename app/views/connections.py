@@ -10,6 +10,7 @@ from state import choose, choose_networks, choose_pictures, choose_several, down
 
 from workbench.experiments import compare, zoo
 from workbench.experiments.experiment import Record
+from workbench.explain import samples
 from workbench.names import parse
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 MOST = 4
 MODELS = ("dca-se-resnet20", "dca-cbam-resnet20", "dca-sk-resnet20")  # shown first, on DATA before others
 DATA = "cifar10"
-PICTURES = {"cifar10": "cifar10:cat", "layouts": "layouts:horizontal 1.2"}  # data set -> a picture of it
 MOVED = "mean |T - T_0|"
 EXACT: Any = st.column_config.NumberColumn(format="%.4f")
 Shares = Sequence[tuple[str, str, float]]  # (site, dim, ratio) of every connection
@@ -187,7 +187,7 @@ def chain_of(known: Mapping[str, zoo.Trained], preferred: Sequence[str]) -> None
         ordered = {key: known[key] for key in [*first, *(key for key in known if key not in first)]}
         (key,) = choose_networks("chain", ordered, (), 1)
     with right:
-        (picture,) = choose_pictures("picture", [PICTURES.get(known[key].dataset, "")], 1)
+        (picture,) = choose_pictures("picture", samples.telling(known[key].dataset, store().data), 1)
     st.markdown(
         "A disc is an attention block, named stage.block, with its number of channels beside it; its colour is its "
         "stage. An arrow leads from a block to one that hears it, as thick as its share. Point at it for its weights "

@@ -9,6 +9,7 @@ import streamlit as st
 from state import Picture, choose, choose_pictures, choose_several, downloads, network, said, store
 
 from workbench.experiments import zoo
+from workbench.explain import samples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 MOST = 4
 DATA = ("cifar10", "layouts")  # whose networks are shown first
 MODELS = ("resnet20", "se-resnet20", "cra8-resnet20", "dca-se-resnet20", "cra7-circularnet", "se-circularnet")
-PICTURES = {"cifar10": "cifar10:cat", "layouts": "layouts:horizontal 1.2"}
 PREDICTED, TRUE = "predicted", "true"
 METHODS = {
     "gradcam": "Grad-CAM: channels weighted by their mean gradient",
@@ -58,7 +58,7 @@ def page() -> None:
         return
     left, middle, right = st.columns(3)
     with left:
-        (picture,) = choose_pictures("picture", [PICTURES.get(known[next(iter(reading))].dataset, "")], 1)
+        (picture,) = choose_pictures("picture", samples.telling(known[next(iter(reading))].dataset, store().data), 1)
     with middle:
         target = choose_class(picture, reading)
         method = choose("Method", "method", METHODS, "gradcam")

@@ -64,8 +64,8 @@ def show_sheet(table: Table, shown: Sheet) -> None:
 
 def show_figures(table: Table, entries: list[dict]) -> None:
     """What is measured at one budget, as points, over the parameters too, and in sentences."""
-    measured = {m["model"] for entry in entries for m in entry["measured"] if m["dataset"]}
-    ready = [key for key in table.budgets if any(twin in measured for _, twin in table.measured_rows(key))]
+    measured = {m["budget"] for entry in entries for m in entry["measured"]}
+    ready = [key for key in table.budgets if key in measured]
     if not ready:
         st.info(f"Nothing is measured for this table yet. Run `workbench reproduce {table.key} --budget smoke`.")
         return

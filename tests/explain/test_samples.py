@@ -75,3 +75,10 @@ def test_sessions_that_ask_at_once_read_a_data_set_once(tiny_cifar, monkeypatch)
     for thread in threads:
         thread.join()
     assert sorted(read) == ["cifar10", "cifar100"]
+
+
+def test_one_begins_with_pictures_that_tell_something(tiny_cifar, tmp_path):
+    assert [name.partition(":")[0] for name in samples.telling("cifar10", tiny_cifar)] == ["cifar10"] * 2
+    assert [name.partition(":")[0] for name in samples.telling("layouts", tiny_cifar)] == ["layouts"] * 2
+    strange = samples.telling("cifar10", tmp_path / "empty")
+    assert [name.partition(":")[0] for name in strange] == ["photo"] * 2 and len({*strange}) == 2

@@ -142,8 +142,8 @@ class Decoder(Dataset):
 
 
 def _end(held: dict[str, Any]) -> None:
-    """End the workers now.  A traceback or a profiler may still hold the epoch, and what collects it later ends none."""
-    epoch = held.get("epoch")
+    """End the workers now: a traceback or a profiler may still hold the epoch, and collecting it later ends none."""
+    epoch: Any = held.get("epoch")
     held.clear()
     if hasattr(epoch, "_shutdown_workers"):
         epoch._shutdown_workers()

@@ -31,7 +31,7 @@ from workbench.names import parse
 if TYPE_CHECKING:
     from workbench.experiments.claims import Claim
 
-SCALES = ("paper", "imagenette", "cifar100", "cifar")  # the budgets that decide, the best first; smoke's pictures never do
+SCALES = ("paper", "imagenette", "cifar100", "cifar")  # the budgets that decide, best first; smoke's never do
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
 VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_MEASURED)

@@ -84,7 +84,7 @@ def figure(table: Table, store: Store, budget: str) -> "go.Figure":
         [[value(metric, record) for record in found[row.label]] for row in rows],
         label(metric),
         ["; ".join(dict.fromkeys(protocol(record) for record in found[row.label])) for row in rows],
-        next((record.origin for records in found.values() for record in records), HERE),
+        origin(found),
     )
 
 
@@ -165,7 +165,7 @@ def over_parameters(table: Table, store: Store, budget: str) -> "go.Figure":
     drawn = {point.label for point in points}
     pairs = [(table.base(row), row.label) for row in table.rows if {"connection", "conv"} & _more(table, row)]
     pairs = [pair for pair in pairs if drawn.issuperset(pair)]
-    return accuracy_over_parameters(points, label(metric), pairs)
+    return accuracy_over_parameters(points, label(metric), pairs, origin(found))
 
 
 def _more(table: Table, row: Row) -> set[str]:
@@ -196,6 +196,11 @@ def folders(table: Table, store: Store) -> list[str]:
     models = {name for row in (*table.rows, *table.controls) for name in (recorded(row.model), *row.twin.values())}
     found = (record.spec["dataset"] for record in store.records() if record.spec["model"]["name"] in models)
     return sorted({datasets.label(one) for one in found if one["name"].startswith(datasets.FOLDER)})
+
+
+def origin(found: dict[str, list[Record]]) -> str:
+    """By whom the runs were made, which are of one machine."""
+    return next((record.origin for records in found.values() for record in records), HERE)
 
 
 def of_budget(table: Table, store: Store, budget: str) -> dict[str, list[Record]]:

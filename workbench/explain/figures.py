@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 from workbench.errors import OutOfRange
 
 BLUE, GREY, TEXT, LINES = "#2a6fbb", "#8a8f98", "#757d89", "rgba(128, 128, 128, 0.2)"  # on white as on black
+NARROW_PX = 13  # titles of two panels side by side, so that they fit on a telephone
 COLOURS = (BLUE, "#d9822b", "#3a9d6e", "#8e5bb5", "#c94f6d", "#6b7280", "#b59a2b", "#2aa5b5")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star")  # where hue is not seen
 
@@ -47,6 +48,7 @@ def published_and_measured(
         )
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], gridcolor=LINES)
     figure.update_xaxes(title=title, gridcolor=LINES)
+    figure.update_annotations(font_size=NARROW_PX)
     return plain(figure, 150 + 36 * len(labels))
 
 
@@ -83,7 +85,8 @@ def accuracy_over_parameters(
                  min(p.measured), max(p.measured), f"n = {len(p.measured)}") for p in family if p.measured]  # fmt: skip
         add_family(figure, printed, look, name, column=1, shown=True)
         add_family(figure, here, look, name, column=2, shown=not printed)
-    figure.update_xaxes(title="parameters (millions)", gridcolor=LINES)
+    figure.update_xaxes(title="parameters (millions)", gridcolor=LINES, nticks=4, tickangle=0)
+    figure.update_annotations(font_size=NARROW_PX)
     figure.update_yaxes(title=title, gridcolor=LINES)
     return plain(figure, 460, f"{title} over parameters of {', '.join(known)}; published and measured apart.")
 

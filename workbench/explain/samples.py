@@ -32,6 +32,14 @@ def known(root: Path) -> list[str]:
     return [*_drawn(), *_layouts(), *_photos(), *_cifar(root)]
 
 
+def telling(dataset: str, root: Path) -> list[str]:
+    """Two pictures to begin with: of this data set where they are at hand, or photographs, or what is drawn."""
+    names = known(root)
+    kinds = ([name for name in names if name.partition(":")[0] == kind] for kind in (dataset, "photo"))
+    found = next(filter(None, kinds), names)
+    return [found[len(found) // 3], found[2 * len(found) // 3]]
+
+
 def picture(name: str, root: Path) -> np.ndarray:
     """(H, W, 3) uint8, the caller's own; raises UnknownName, or Corrupt for a damaged photograph."""
     drawn, photos = _drawn(), _photos()
