@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("errors", "files names compiled", "attention", "backbones datasets", "build", "attach")
 FLOORS = (
     *FLOORS,
-    "training detection explain",
+    "training",
+    "detection explain",
     "experiments bench",
     "commands machine papers",
     "cli",

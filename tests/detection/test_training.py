@@ -22,7 +22,7 @@ SHORT = Recipe(batch=4, epochs=2, lr=0.05, milestones=(1,), warmup=3)
 
 
 class OneBox(nn.Module):
-    """A detector of one box a picture: where the mean of all corners is and what class, from the mean of the picture."""
+    """A detector of one box a picture: at the mean of all corners, of the first label."""
 
     def __init__(self, classes=6):
         super().__init__()

@@ -77,11 +77,11 @@ def _check(found: Sequence[Detections], truth: Sequence[Boxes], classes: int) ->
         if not bool(picture.boxes.isfinite().all() and picture.scores.isfinite().all()):
             raise OutOfRange(f"Detections of picture {number} have a box or a score that is no number; leave it out.")
     for kind, pictures in (("detections", found), ("boxes", truth)):
-        for number, picture in enumerate(pictures):
-            if len(picture.labels) and not 0 <= int(picture.labels.min()) <= int(picture.labels.max()) < classes:
+        for number, labels in enumerate(one.labels for one in pictures):
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
                 raise OutOfRange(
-                    f"{kind.capitalize()} of picture {number} have labels from {int(picture.labels.min())} "
-                    f"to {int(picture.labels.max())}; with {classes} classes they go from 0 to {classes - 1}."
+                    f"{kind.capitalize()} of picture {number} have labels from {int(labels.min())} "
+                    f"to {int(labels.max())}; with {classes} classes they go from 0 to {classes - 1}."
                 )
 
 

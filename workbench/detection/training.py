@@ -89,7 +89,7 @@ class DetectionTraining(Run):
             raise OutOfRange(f"Detectors are not {what}; train this one without, on one device.")
         check_batch(recipe, len(train), 1)
         super().__init__(detector, recipe, seed, processes, len(train))
-        self.split = test
+        self.detector = detector
         with torch.cuda.stream(self._stream):
             detector.to(self.device)
             self.train, self.test = DetectionBatches(train, recipe.batch), DetectionBatches(test, TESTED)
@@ -116,7 +116,7 @@ class DetectionTraining(Run):
         losses = {"loss": float(self.update.progress) / steps}
         losses |= {name: float(summed) / steps for name, summed in sorted(self.update.parts.items())}
         with any_kernels():
-            tested = evaluate(self.plain, self.test, self.recipe.precision, self.device)
+            tested = evaluate(self.detector, self.test, self.recipe.precision, self.device)
         self.update.parts = {}
         return {f"train_{name}": loss for name, loss in losses.items()} | {f"test_{k}": v for k, v in tested.items()}
 
@@ -134,7 +134,7 @@ class DetectionTraining(Run):
         try:
             self.update.parts = {name: torch.tensor(summed, **number) for name, summed in scalars["parts"].items()}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise Corrupt(f"The checkpoint has no sums of the losses: {error}. Delete its folder to restart.") from error
+            raise Corrupt(f"The checkpoint has no sums of losses: {error}. Delete its folder to restart.") from error
 
     def _here(self, values: Tensor) -> Tensor:
         return values.to(self.device, non_blocking=True)
@@ -160,7 +160,8 @@ def evaluate(detector: Detector, batches: DetectionBatches, precision: str, devi
         detector.train(training)
     if not all(values.isfinite().all() for one in found for values in (one.boxes, one.scores)):
         raise Diverged("A box or a score that the detector gives is not finite. Try a lower learning rate.")
-    precisions = average_precision(found, truth, len(batches.split.classes))
+    split: Any = batches.split
+    precisions = average_precision(found, truth, len(split.classes))
     return {name: value for name, value in precisions.items() if not math.isnan(value)}
 
 

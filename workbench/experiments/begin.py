@@ -67,7 +67,7 @@ def training(experiment: Experiment, found: tuple[Any, Any], processes: Any, set
 
 
 def learned(training: Any) -> dict[str, Any]:
-    """What the metrics of a finished run say besides its curves: traits.py; of a detector also what its data skipped."""
+    """What the metrics of a finished run say besides its curves: traits.py; of a detector, what its data skipped."""
     from workbench.experiments import traits
 
     if not training.processes.main:

@@ -30,6 +30,8 @@ class Training(Run):
     CUDA graph) are settings of the machine, not of the experiment; the first two change the last bits.
     """
 
+    update: Update
+
     def __init__(
         self,
         network: nn.Module,

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from workbench.errors import OutOfRange, UnknownName
 
@@ -137,8 +138,14 @@ def one_cycle(step: int, total: int, peak: float) -> float:
     return stop + (start - stop) / 2 * (1 + math.cos(math.pi * share))
 
 
-COCO_1X = {"batch": 16, "epochs": 13, "updates": 90_000, "milestones": (60_000, 80_000), "warmup": 500}
-DCA_COCO = {"batch": 16, "epochs": 24, "milestones": (18, 22), "warmup": 500, "backbone": "imagenet:dca-imagenet"}
+COCO_1X: dict[str, Any] = {"batch": 16, "epochs": 13, "updates": 90_000, "milestones": (60_000, 80_000), "warmup": 500}
+DCA_COCO: dict[str, Any] = {
+    "batch": 16,
+    "epochs": 24,
+    "milestones": (18, 22),
+    "warmup": 500,
+    "backbone": "imagenet:dca-imagenet",
+}
 RECIPES = {
     "smoke": Recipe(batch=64, epochs=3, lr=0.15, schedule="onecycle", weight_decay=5e-4),
     "smoke-brief": Recipe(batch=64, epochs=1, lr=0.15, schedule="onecycle", weight_decay=5e-4),
