@@ -171,7 +171,7 @@ def test_a_frozen_norm_computes_what_torchvisions_does():
 
 
 def test_parts_to_freeze_are_named():
-    with pytest.raises(UnknownName, match="part of the backbone 'layer5'.*Did you mean"):
+    with pytest.raises(UnknownName, match=r"part of the backbone 'layer5'.*Did you mean"):
         build("retinanet-resnet8", 3).freeze("layer5")
     detector = build("retinanet-resnet8", 3)
     detector.freeze("conv1", norms=False)
