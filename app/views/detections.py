@@ -76,11 +76,9 @@ def labels(chosen: Sequence[zoo.Trained]) -> list[str]:
 def about(chosen: Sequence[zoo.Trained], scenes: Sequence["Scene"]) -> None:
     """Of which networks this is, and which pictures are strange to them."""
     for one in chosen:
-        st.caption(f"{one.model}: {one.protocol}; AP {one.measured:.2f} % on its test pictures.")
-        if strange := [scene.name for scene in scenes if scene.name.partition(":")[0] != one.dataset]:
-            st.caption(
-                f"It was trained on {one.dataset} and knows its classes alone; not from there: {', '.join(strange)}."
-            )
+        strange = [scene.name for scene in scenes if scene.name.partition(":")[0] != one.dataset]
+        only = f" It knows the classes of {one.dataset} alone; not from there: {', '.join(strange)}." if strange else ""
+        st.caption(f"{one.model}: {one.protocol}; AP {one.measured:.2f} % on its test pictures.{only}")
 
 
 def show(scenes: Sequence["Scene"], found: dict[str, list["Boxed"]], least: float) -> None:
@@ -96,7 +94,8 @@ def show(scenes: Sequence["Scene"], found: dict[str, list["Boxed"]], least: floa
     downloads("detections", figure, table)
     st.caption(
         f"Boxes are in px of the picture. Of one network and picture, the {detections.MOST} with the highest scores "
-        "are drawn, and all are in the table. IoU is the area that a box shares with the true box it fits best, over "
+        "are drawn, and all are in the table; +2 after a score says that two more, with lower scores, lie on that box, "
+        "mostly of other classes. IoU is the area that a box shares with the true box it fits best, over "
         "the area of both together; COCO counts a box as right from 0.5 on, if the class is right too. A score is what "
         "the detector makes of it, not how often it is right, and those of two detectors need not mean the same: move "
         "the least score before you say that one finds more. A few pictures show nothing about a network in general; "

@@ -104,7 +104,7 @@ def test_a_visit_in_a_browser(served, browser):
     with settled(browser).expect_download() as waiting:
         browser.get_by_role("button", name="Download CSV").click()
     assert waiting.value.suggested_filename == "detections.csv"
-    assert waiting.value.path().read_text().startswith(",network,picture,class,score,left,top,right,bottom,IoU")
+    assert waiting.value.path().read_text().startswith("box,network,picture,class,score,left,top,right,bottom,IoU")
     assert len(browser.requested) > 10 and not outside(browser.requested, address)
     assert not unexpected(browser.complaints)
     assert tree(root / "runs") == before

@@ -8,7 +8,7 @@ import torch
 
 from workbench.datasets import shapes
 from workbench.datasets.boxes import Item
-from workbench.explain.detections import MOST, Boxed, Scene, best, find, frame, side_by_side, true_boxes
+from workbench.explain.detections import MOST, Boxed, Scene, best, find, frame, piles, side_by_side, true_boxes
 
 PICTURE = np.full((50, 100, 3), 90, np.uint8)
 TRUTH = Boxed(np.array([[10, 10, 30, 30], [60, 20, 90, 40]], np.float32), ("cat", "dog"), np.ones(2, np.float32))
@@ -91,12 +91,23 @@ def test_a_panel_is_as_high_as_its_picture_and_a_label_lies_in_it():
     assert {note.xanchor for note in figure.layout.annotations[1:]} == {"left", "right"}
 
 
+def test_boxes_on_each_other_have_one_label():
+    corners = np.array([[10, 10, 30, 30], [11, 10, 31, 30], [60, 20, 90, 40], [10, 11, 30, 31]], np.float32)
+    pile = Boxed(corners, ("cat", "dog", "dog", "cow"), np.array([0.9, 0.8, 0.7, 0.6], np.float32))
+    assert piles(pile) == {0: 2, 2: 0} and piles(NOTHING) == {}
+    notes = side_by_side(scenes()[:1], {"plain": [pile]}, 0.5).layout.annotations[1:]
+    assert [note.text for note in notes] == ["dog 70", "cat 90 +2"]
+    assert len(drawn(side_by_side(scenes()[:1], {"plain": [pile]}, 0.5), "x")[0]) == 4
+    apart = side_by_side(scenes()[:1], {"plain": [pile]}, 0.65).layout.annotations[1:]
+    assert [note.text for note in apart] == ["dog 70", "cat 90 +1"]  # witness
+
+
 def test_of_many_boxes_the_best_are_drawn_and_all_counted():
     many = Boxed(np.tile(ONE.corners[:1], (50, 1)), ("cat",) * 50, np.linspace(0.3, 0.8, 50).astype(np.float32))
     figure = side_by_side(scenes()[:1], {"plain": [many]}, 0.3)
     assert len(drawn(figure, "x")[0]) == MOST
     assert "known: plain 50, 2 in truth" in figure.layout.meta and f"At most {MOST} are drawn." in figure.layout.meta
-    assert {note.text for note in figure.layout.annotations} >= {"cat 80"}
+    assert {note.text for note in figure.layout.annotations} >= {"cat 80 +19"}
     assert "At most" not in side_by_side(scenes(), found(), 0.3).layout.meta
 
 

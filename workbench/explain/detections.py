@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST = 20  # boxes that are drawn in one picture, the best by score
+SAME = 0.7  # IoU above which a box lies on a better one, and only that has a label
 CELL_PX, GAP_PX, ROWS_PX, TITLE_LETTERS = 300, 16, 40, 36  # a picture's width; between two; names of rows; of columns
 SHOWN = ("network", "picture", "class", "score", "left", "top", "right", "bottom")
 
@@ -35,8 +36,12 @@ class Boxed(NamedTuple):
     def above(self, least: float) -> "Boxed":
         """Those with a score of at least this, best first."""
         order = np.argsort(-self.scores, kind="stable")
-        order = order[self.scores[order] >= least]
-        return Boxed(self.corners[order], tuple(self.classes[i] for i in order), self.scores[order])
+        return self.of(order[self.scores[order] >= least])
+
+    def of(self, places: Sequence[int] | np.ndarray) -> "Boxed":
+        """Those at these places."""
+        chosen = np.asarray(places, int)
+        return Boxed(self.corners[chosen], tuple(self.classes[place] for place in chosen), self.scores[chosen])
 
 
 class Scene(NamedTuple):
@@ -76,7 +81,7 @@ def frame(scenes: Sequence[Scene], found: Mapping[str, Sequence[Boxed]], least: 
             matches = best(kept, scene.truth)
             for corners, name, score, match in zip(kept.corners, kept.classes, kept.scores, matches, strict=True):
                 rows.append((network, scene.name, name, float(score), *map(float, corners), *match))
-    return pd.DataFrame(rows, columns=[*SHOWN, "IoU", "true class"])
+    return pd.DataFrame(rows, columns=[*SHOWN, "IoU", "true class"]).rename_axis("box")
 
 
 def best(found: Boxed, truth: Boxed | None) -> list[tuple[float, str]]:
@@ -92,6 +97,7 @@ def best(found: Boxed, truth: Boxed | None) -> list[tuple[float, str]]:
 def side_by_side(scenes: Sequence[Scene], found: Mapping[str, Sequence[Boxed]], least: float) -> go.Figure:
     """Rows: pictures; columns: networks; boxes with class and score in percent, the true ones dashed.
 
+    "+2" after a score: two more boxes lie on this one, with lower scores, as of a detector that is not sure of a class.
     found and least as in `frame`; of a network's boxes in a picture the MOST best are drawn.
     """
     kept = {network: [one.above(least) for one in all_found] for network, all_found in found.items()}
@@ -156,27 +162,50 @@ def add_boxes(figure: go.Figure, scene: Scene, found: Boxed, colours: Mapping[st
         for look in ({"color": "black", "width": 3}, {"color": "white", "width": 1.5, "dash": "dash"}):
             line = outline(scene.truth, [f"truth: {name}" for name in scene.truth.classes])
             figure.add_scatter(**line, line=look, row=row, col=column)
-    height, width = scene.pixels.shape[:2]
-    for place in range(min(MOST, len(found.scores)) - 1, -1, -1):
-        left, top, right, _ = map(float, found.corners[place])
-        name, score = found.classes[place], f"{100 * found.scores[place]:.0f}"
-        one = Boxed(found.corners[place : place + 1], (name,), found.scores[place : place + 1])
-        line = outline(one, [f"{name}, score {score} %"])
-        figure.add_scatter(**line, line={"color": colours[name], "width": 2.5}, row=row, col=column)
-        from_right = left > 0.6 * width
-        figure.add_annotation(
-            x=min(right, width) if from_right else max(left, 0),  # outside of the axes it would not be shown
-            y=min(max(top, 0), height),
-            xanchor="right" if from_right else "left",
-            yanchor="top" if top < 0.06 * height else "bottom",
-            text=f"{name} {score}",
-            font={"size": 10, "color": "white"},
-            bgcolor=colours[name],
-            borderpad=1,
-            showarrow=False,
-            row=row,
-            col=column,
-        )
+    drawn = found.of(range(min(MOST, len(found.scores))))
+    for place in range(len(drawn.scores) - 1, -1, -1):
+        line = outline(drawn.of([place]), [f"{drawn.classes[place]}, score {percent(drawn.scores[place])} %"])
+        figure.add_scatter(**line, line={"color": colours[drawn.classes[place]], "width": 2.5}, row=row, col=column)
+    for place, more in reversed(piles(drawn).items()):
+        name, size = drawn.classes[place], scene.pixels.shape[:2]
+        text = f"{name} {percent(drawn.scores[place])}" + (f" +{more}" if more else "")
+        add_label(figure, drawn.corners[place], text, colours[name], size, row, column)
+
+
+def piles(found: Boxed) -> dict[int, int]:
+    """Place of each box that is no other's double -> how many doubles it has: worse ones with an IoU above SAME."""
+    shares = box_iou(*[torch.from_numpy(np.asarray(found.corners, np.float32))] * 2).numpy()
+    doubles: dict[int, int] = {}
+    for place, row in enumerate(shares):
+        same = next((other for other in doubles if row[other] > SAME), place)
+        doubles[same] = doubles[same] + 1 if same in doubles else 0
+    return doubles
+
+
+def add_label(
+    figure: go.Figure, corners: np.ndarray, text: str, colour: str, size: tuple[int, ...], row: int, column: int
+) -> None:
+    """Above a box, inside of the picture of this height and width; beyond its axes it would not be shown."""
+    height, width = size
+    left, top, right, _ = map(float, corners)
+    from_right = left > 0.6 * width
+    figure.add_annotation(
+        x=min(right, width) if from_right else max(left, 0),
+        y=min(max(top, 0), height),
+        xanchor="right" if from_right else "left",
+        yanchor="top" if top < 0.06 * height else "bottom",
+        text=text,
+        font={"size": 10, "color": "white"},
+        bgcolor=colour,
+        borderpad=1,
+        showarrow=False,
+        row=row,
+        col=column,
+    )
+
+
+def percent(score: float) -> str:
+    return f"{100 * score:.0f}"
 
 
 def outline(boxes: Boxed, texts: Sequence[str]) -> dict[str, Any]:
