@@ -131,7 +131,7 @@ def test_list_takes_a_pattern(say):
         "connections": [],
         "tables": [f"cra-{number}" for number in range(1, 7)],
         "datasets": [],
-        "recipes": ["cra-cifar", "cra-imagenet"],
+        "recipes": ["cra-cifar", "cra-imagenet", "cra-coco", "cra-coco-usual"],
     }
     out = say("list", "resnet1*")[1]
     assert "resnet18" in out and "resnet34" not in out and "attentions" not in out

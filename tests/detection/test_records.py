@@ -149,8 +149,9 @@ def test_measured_ap_stands_beside_the_print(store):
     for seed, gain in enumerate((1.0, 3.0)):
         made_up(store, first, table.recipe(table.rows[0], "smoke"), 20.0, seed)
         made_up(store, second, table.recipe(table.rows[1], "smoke"), 20.0 + gain, seed)
-    control = table.controls[0]
-    made_up(store, first, table.recipe(control, "smoke"), 0, status="diverged")
+    plain, tenfold = table.controls
+    made_up(store, table.trained(plain, "smoke"), table.recipe(plain, "smoke"), 1.0)
+    made_up(store, table.trained(tenfold, "smoke"), table.recipe(tenfold, "smoke"), 0, status="diverged")
     entries = {entry["row"]: entry for entry in compare(table, store)}
     heads, lines = cells(table, [*entries.values()], "smoke")
     found = {line[0]: dict(zip(heads, line, strict=True)) for line in lines}
@@ -159,7 +160,8 @@ def test_measured_ap_stands_beside_the_print(store):
     assert found["CRA-ResNet-50"]["AP50 (%)", "measured here, smoke"] == "32.00 +- 1.41 (n = 2)"
     assert found["ResNet-101"]["AP (%)", "measured here, smoke"] == "not measured"
     assert {m["metric"] for m in entries["ResNet-50"]["measured"]} == {"ap", "ap50"}  # what the record holds
-    assert entries["ResNet-50"]["status"] == "measured on twins" and entries[control.label]["status"] == "diverged"
+    states = {row: entries[row]["status"] for row in ("ResNet-50", plain.label, tenfold.label)}
+    assert [*states.values()] == ["measured on twins", "measured on twins", "diverged"]  # one network, two recipes
 
 
 @pytest.mark.parametrize("key", ["cra-6", "aw-2", "dca-7"])
