@@ -55,8 +55,11 @@ REFUSED = {  # a name, and what its refusal tells to do
     "bridge-circularnet": "no earlier ones",
     "dca-bam-resnet20": "Use se, cra, cbam",
     "sk-mobilenetv1": "needs a 3x3 one",
-    "retinanet-resnet50": "backbones are: resnet50",
-    "fasterrcnn-se-resnet50": "backbones are: resnet50",
+    "retinanet-cra26-resnet50": "Use size <= 25",
+    "retinanet[anchor=0]-resnet20": "at least 1",
+    "fasterrcnn[fpn=dca-se]-resnet20": "use for example aw",
+    "cascadercnn[finest=8]-resnet20": "it has 1, 2, 4",
+    "retinanet-bridge[form=direct]-resnet20": "bridge[form=gate]",
 }
 
 
@@ -85,7 +88,9 @@ def test_a_bad_name_is_one_sentence_in_python_and_on_the_command_line(name, caps
     assert capsys.readouterr() == ("", f"workbench: {sentence}\n")
 
 
-@pytest.mark.parametrize("name", ["se[reduction=16]-resnet20", "cra8-resnet20", "aw-se-resnet20", "sk-mobilenetv2"])
+@pytest.mark.parametrize(
+    "name", ["se[reduction=16]-resnet20", "cra8-resnet20", "aw-se-resnet20", "sk-mobilenetv2", "retinanet-resnet20"]
+)
 def test_a_good_name_is_not(name, capsys):
     """The witness of the test above."""
     assert cli.main(["count", name]) == 0

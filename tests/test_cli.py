@@ -18,7 +18,7 @@ from workbench.datasets import DATASETS
 from workbench.experiments import tables
 from workbench.experiments.experiment import Experiment, Record
 from workbench.experiments.store import Store
-from workbench.names import ATTENTIONS, BACKBONES, CONNECTIONS, CONVS
+from workbench.names import ATTENTIONS, BACKBONES, CONNECTIONS, CONVS, DETECTORS
 from workbench.training.recipe import RECIPES, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,6 +109,7 @@ def test_list_names_everything(say):
     assert code == 0
     assert found == {
         "backbones": [*BACKBONES],
+        "detectors": [*DETECTORS],
         "attentions": [*ATTENTIONS],
         "convs": [*CONVS],
         "connections": [*CONNECTIONS],
@@ -124,12 +125,13 @@ def test_list_names_everything(say):
 def test_list_takes_a_pattern(say):
     assert json.loads(say("list", "cra*", "--json")[1]) == {
         "backbones": [],
+        "detectors": [],
         "attentions": ["cra"],
         "convs": [],
         "connections": [],
         "tables": [f"cra-{number}" for number in range(1, 7)],
         "datasets": [],
-        "recipes": ["cra-cifar", "cra-imagenet"],
+        "recipes": ["cra-cifar", "cra-imagenet", "cra-coco", "cra-coco-usual"],
     }
     out = say("list", "resnet1*")[1]
     assert "resnet18" in out and "resnet34" not in out and "attentions" not in out

@@ -35,8 +35,8 @@ def list_names(options: argparse.Namespace) -> None:
     for kind, words in found.items():
         if words:
             print(f"{kind:12} {'  '.join(words)}")
-    print("\nA model is [detector-][connection-][conv-][attention-]backbone: resnet20, dca-aw-se-resnet50v1,")
-    print("retinanet-cra7-resnet50;")
+    print("\nA model is [detector-][connection-][conv-][attention-]backbone: resnet20, cra7-resnet50,")
+    print("dca-aw-se-resnet50v1, retinanet-cra7-resnet50;")
     print("in place of the attention, a class of your own: my_module:MyAttention-resnet20.")
 
 

@@ -1,11 +1,15 @@
 """RetinaNet is torchvision's: same weights, same losses, same boxes; and labels from 0 need no conversion."""
 
+from functools import partial
+
 import pytest
 import torch
 from scenes import boxes, lively, pictures, targets, theirs
 from torchvision.models.detection import retinanet_resnet50_fpn
+from torchvision.models.detection.retinanet import RetinaNetHead
 
 from workbench.build import build
+from workbench.errors import OutOfRange
 
 CLASSES = 3
 
@@ -86,3 +90,14 @@ def test_a_picture_without_boxes_teaches_background_alone_and_a_crowd_nothing(bo
     assert torch.equal(ours.losses(pictures(), crowd)["classification"], losses["classification"])
     counted = [boxes([[4, 6, 40, 44]], [2]), boxes([], [])]
     assert not torch.equal(ours.losses(pictures(), counted)["classification"], losses["classification"])  # witness
+
+
+def test_the_head_of_version_2_has_torchvisions_names_and_values():
+    """GroupNorm after every 3x3 convolution; version 2 also has another loss of boxes, which no paper here uses."""
+    ours = lively(build("retinanet[norm=group,width=64]-resnet8", CLASSES)).head
+    theirs = RetinaNetHead(64, 9, CLASSES, norm_layer=partial(torch.nn.GroupNorm, 32)).double()
+    theirs.load_state_dict(ours.state_dict())
+    maps = [torch.rand(2, 64, side, side, dtype=torch.float64) for side in (6, 3)]
+    assert all(torch.equal(ours(maps)[key], y) for key, y in theirs(maps).items())
+    with pytest.raises(OutOfRange, match="norm=group of 48 channels"):
+        build("retinanet[norm=group,width=48]-resnet8", CLASSES)

@@ -27,6 +27,7 @@ CHANGED = {
     "updates": 20,
     "backbone": "imagenet:cra-imagenet",
 }
+DETECTOR = {"model": "retinanet-circularnet", "dataset": "shapes"}
 OTHERS = {
     "model": {"model": "se-circularnet"},
     "size": {"model": "cra3-circularnet"},
@@ -38,7 +39,9 @@ OTHERS = {
     "seed": {"seed": 8},
     "last seed": {"seed": 2**63 - 1},
     **{field: {"recipe": Recipe(**RECIPE | {field: value})} for field, value in CHANGED.items()},
+    "detector": DETECTOR,
 }
+OTHERS["backbone"] |= DETECTOR  # which alone can start from one
 SAME_NUMBERS = {"lr": (1.0, 1), "weight_decay": (0.0, 0), "momentum": (0.0, 0), "gamma": (1.0, 1)}
 
 

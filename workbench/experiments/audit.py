@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from workbench.experiments.metrics import SCALE, Metric, agrees, quantity
 from workbench.experiments.tables import Erratum, Row, Table
-from workbench.names import parse
 
 PRINTED_AS = {"params": "params", "macs": "flops"}  # the papers print multiply-adds as FLOPs
 
@@ -35,7 +34,7 @@ def cells(table: Table) -> list[Cell]:
 
 
 def audit(table: Table) -> list[dict[str, Any]]:
-    """One entry a row, counts None for detectors and verdicts None for what the paper does not print.
+    """One entry a row, verdicts None for what the paper does not print.
 
     {"table", "row", "model", "params", "multiply_adds", "published", "agrees": {"params", "flops"}, "erratum"}
     """
@@ -91,7 +90,7 @@ def _cells(table: Table, row: Row) -> list[Cell]:
 
 
 def _line(table: Table, row: Row) -> dict[str, Any]:
-    cost = None if parse(row.model).detector else _cost(table, row)
+    cost = _cost(table, row)
     found = _cells(table, row)
     verdicts = {cell.metric.key: cell.agrees for cell in found}
     errata = dict.fromkeys(cell.erratum.text for cell in found if cell.erratum)
@@ -99,8 +98,8 @@ def _line(table: Table, row: Row) -> dict[str, Any]:
         "table": table.key,
         "row": row.label,
         "model": row.model,
-        "params": cost and cost.params,
-        "multiply_adds": cost and cost.macs,
+        "params": cost.params,
+        "multiply_adds": cost.macs,
         "published": {PRINTED_AS.get(key, key): text for key, text in row.published.items()},
         "agrees": {name: verdicts.get(metric) for metric, name in PRINTED_AS.items()},
         "erratum": " ".join(errata) or None,

@@ -23,6 +23,7 @@ from workbench.errors import WorkbenchError
 from workbench.experiments.experiment import Record
 from workbench.experiments.grid import Resources, cores
 from workbench.experiments.store import Store
+from workbench.names import parse
 from workbench.training.recipe import Recipe
 
 NEAREST, REACH = 3, 10  # of the measured groups that a rate is scaled from, and how many times the work apart
@@ -49,6 +50,9 @@ COUNTS = {
     "cifar100": Data(50_000, 10_000, 100, 32, 355_000_000, "cifar-100-python"),
     "imagenet": Data(1_281_167, 50_000, 1000, 0, 310_000_000_000, "imagenet"),
     "imagenette": Data(9_469, 3_925, 10, 0, 680_000_000, "imagenette2-320"),
+    "coco2017": Data(117_266, 5_000, 80, 0, 40_000_000_000, "coco"),  # those with boxes
+    "coco-mini": Data(318, 286, 80, 0, 17_000_000, "coco_mini_320"),
+    "shapes": Data(1_000, 200, 6),
     "layouts": Data(4_096, 2_048, 32, 16),
 }
 
@@ -73,7 +77,7 @@ def data(name: str, store: Store) -> Data:
     """The size of a data set, from constants where it is absent; a folder of one's own pictures is listed."""
     if name in COUNTS:
         return COUNTS[name]
-    train, test = datasets.load(name, store.data)
+    train, test = (datasets.load_boxes if datasets.detects(name) else datasets.load)(name, store.data)
     return Data(len(train), len(test), len(train.classes))
 
 
@@ -172,30 +176,44 @@ def step_s(model: str, size: Data, recipe: Recipe, where: Setting) -> float:
     """
     import torch
 
-    from workbench.build import build, image_size
-    from workbench.datasets.memory import Split
-    from workbench.training.loop import Training
+    from workbench.build import image_size
 
     side = size.side or image_size(model)
     small = side < LARGE_PX or where.gpu
     batch = recipe.batch if small else min(FEW, recipe.batch)
-    random = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (batch, side, side, 3), generator=random, dtype=torch.uint8)
-    one = (0.5, 0.5, 0.5)
-    split = Split(noise, torch.arange(batch) % size.classes, tuple(map(str, range(size.classes))), one, one)
     settings: dict[str, Any] = {"lr": 1e-6, "schedule": "constant", "milestones": (), "epochs": 100}
+    settings |= {"warmup": 0, "updates": 0, "backbone": ""}
     settings |= {"batch": batch, "accumulate": recipe.accumulate if small else 1}
     threads = torch.get_num_threads()
     torch.set_num_threads(where.threads)
     try:
         with torch.random.fork_rng(devices=[]):
-            network = build(model, size.classes, side)
-            device = "cuda" if where.gpu else "cpu"
-            training = Training(network, split, split, replace(recipe, **settings), 0, device)
+            training = _training(model, size.classes, side, replace(recipe, **settings), where)
             times = [_timed(training) for _ in range(13 if where.gpu else 4 if small else 2)]
         return statistics.median(times[-3:] if small else times[-1:]) / batch
     finally:
         torch.set_num_threads(threads)
+
+
+def _training(model: str, classes: int, side: int, recipe: Recipe, where: Setting) -> Any:
+    """Of one batch of random pictures; of figures in boxes for a detector, which makes them as large as it needs."""
+    import torch
+
+    from workbench.build import build
+    from workbench.datasets import shapes
+    from workbench.datasets.memory import Split
+    from workbench.detection.training import DetectionTraining
+    from workbench.training.loop import Training
+
+    device = "cuda" if where.gpu else "cpu"
+    if parse(model).detector:
+        figures = shapes.make(recipe.batch, seed=0)
+        return DetectionTraining(build(model, classes), figures, figures, recipe, 0, device)
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (recipe.batch, side, side, 3), generator=random, dtype=torch.uint8)
+    one = (0.5, 0.5, 0.5)
+    split = Split(noise, torch.arange(recipe.batch) % classes, tuple(map(str, range(classes))), one, one)
+    return Training(build(model, classes, side), split, split, recipe, 0, device)
 
 
 def _timed(training: Any) -> float:
