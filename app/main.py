@@ -15,6 +15,7 @@ PAGES = {
     "Networks": [
         st.Page("views/attention.py", title="Attention", icon=":material/visibility:"),
         st.Page("views/gradcam.py", title="Grad-CAM", icon=":material/local_fire_department:"),
+        st.Page("views/detections.py", title="Detections", icon=":material/select_all:"),
         st.Page("views/connections.py", title="Connections", icon=":material/share:"),
     ],
     "Modules": [

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from workbench.backbones import Network
+    from workbench.detection.detector import Detector
 
 OWN, UPLOADED = "own", "uploaded"
 LIMIT_PIXELS, SIDE_PX = 12_000_000, 448
@@ -169,6 +170,12 @@ def decoded(data: bytes) -> np.ndarray:
 def network(key: str) -> "tuple[Network, zoo.Reads]":
     """A trained network that all sessions share: evaluated, frozen, and read through its Trail alone."""
     return zoo.load(key, store())
+
+
+@st.cache_resource(max_entries=2, show_spinner="Reading weights")
+def detector(key: str) -> "tuple[Detector, zoo.Whole]":
+    """A trained detector, shared and frozen as a `network` is."""
+    return zoo.load_detector(key, store())
 
 
 @contextlib.contextmanager

@@ -147,4 +147,4 @@ def export(options: argparse.Namespace) -> None:
     store, to = Store(options.runs, options.data_dir), files.ensure_writable(Path(options.to))
     kept = zoo.export(options.key, store, to)
     size = (to / f"{kept['record']['key']}.safetensors").stat().st_size
-    print(f"{kept['record']['key']}.safetensors ({size / 1e6:.2f} MB, {kept['top1_error']:.2f} % top-1 error) in {to}")
+    print(f"{kept['record']['key']}.safetensors ({size / 1e6:.2f} MB, {_outcome(kept)}) in {to}")

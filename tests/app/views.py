@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "app"
 NOT_HERE = re.compile(r"^The link asks for (\w+) [`'].*[`'], which is not here; showing ")
 HOSTILE = ["../../etc/passwd", "/etc/passwd", "x" * 4000, "<script>alert(1)</script>", "cra-4\0", "", "99", "cra-4 "]
+DETECTORS = tuple(f"retinanet[finest=4,image_size=64,width=32]-{name}" for name in ("resnet8", "cra4-resnet8"))
 MODELS = ("resnet8", "se-resnet8", "cra4-resnet8", "cbam-resnet8", "sk-resnet8", "aw-resnet8", "dca-se-resnet8")
 
 
@@ -153,26 +154,33 @@ def tree(root):
 
 
 def save_models(root, models=MODELS):
-    """Weights as they come with the project, of networks for `layouts` that were never trained."""
+    """Weights as they come with the project, of networks for `layouts`, or `shapes`, that were never trained."""
     import safetensors.torch
 
-    from workbench.datasets import layouts
+    from workbench.datasets import layouts, shapes
 
     split = layouts.make(1, seed=1)
-    reads = {"side": split.side, "mean": split.mean, "std": split.std, "classes": split.classes}
-    root.mkdir(parents=True)
+    seen = {"side": split.side, "mean": split.mean, "std": split.std, "classes": split.classes}
+    root.mkdir(parents=True, exist_ok=True)
     for model in models:
-        experiment = Experiment(model=model, dataset="layouts", recipe=RECIPES["smoke"], seed=0)
+        detects = model.startswith("retinanet")
+        dataset, reads = ("shapes", {"classes": shapes.CLASSES}) if detects else ("layouts", seen)
+        experiment = Experiment(model=model, dataset=dataset, recipe=RECIPES["smoke"], seed=0)
         names = ("test_top1_error", "train_top1_error", "test_top5_error", "test_loss", "train_loss")
         curves = [{"epoch": 1, "lr": 0.1, **dict.fromkeys(names, 50.0)}]
         metrics = {"top1_error": 50.0, "top5_error": 20.0, "best_top1_error": 50.0}
+        if detects:
+            curves, metrics = [{"epoch": 1, "lr": 0.1, "train_loss": 2.0, "test_ap": 1.5}], {"ap": 1.5}
         where = {"device": "CPU A", "threads": 1, "compiled": False, "code": "1f3a9c2e"}
         record = Record(experiment.key(), experiment.spec(), "done", metrics, curves, where, 1.0)._asdict()
         del record["origin"]
         torch.manual_seed(0)
-        data = safetensors.torch.save(build(model, 32).state_dict())
+        built = build(model, len(reads["classes"]))
+        if detects:
+            built.head.classification_head.cls_logits.bias.data.zero_()  # so that scores lie around a half
+        data = safetensors.torch.save(built.state_dict())
         (root / f"{experiment.key()}.safetensors").write_bytes(data)
-        kept = {"record": record, "reads": reads, "sha256": files.sha256(data), "top1_error": 50.0}
+        kept = {"record": record, "reads": reads, "sha256": files.sha256(data), **metrics}
         files.write_json(root / f"{experiment.key()}.json", kept)
 
 

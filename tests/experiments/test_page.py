@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from workbench.datasets import shapes
 from workbench.errors import DataMissing, UnknownName
 from workbench.experiments import looks, page, report, traits
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.page import UNTRAINED, Page
 from workbench.experiments.store import Store
 from workbench.explain import maps
+from workbench.explain.pictures import jpeg
 from workbench.training.recipe import RECIPES
 
 pytest.importorskip("plotly")
@@ -128,3 +130,23 @@ def test_a_budget_that_is_none_is_refused_at_once(tmp_path):
 def test_the_layers_of_cra_1_stand_beside_the_print(tmp_path):
     lines = Page("cra-1", "count", runs_dir=str(tmp_path)).layers("CRA-ResNet-50")
     assert lines["published"].equals(lines["built"]) and len(lines) > 4
+
+
+def test_detectors_are_shown_on_the_same_test_pictures(tmp_path, monkeypatch):
+    splits = shapes.make(8, seed=0), shapes.make(4, seed=1)
+    monkeypatch.setattr(shapes, "load", lambda: splits)
+    shown = Page("cra-6", "smoke", seeds=1, epochs=1, runs_dir=str(tmp_path / "runs"))
+    rows = "ResNet-50", "CRA-ResNet-50"
+    with pytest.raises(DataMissing, match="Train it here"):
+        shown.detections(*rows)
+    for row in rows:
+        shown.store.run(looks._runs(shown.table, shown.store, "smoke", row)[0], "cpu")
+    figure = shown.detections(*rows, pictures=2, least=0.0)
+    assert [note.text for note in figure.layout.annotations[:2]] == [*rows]
+    cells = [one.source for one in figure.data if one.type == "image"]
+    assert cells == [jpeg(splits[1].pictures[index].numpy()) for index in (0, 1, 0, 1)]
+    assert cells[0] != cells[1]  # witness
+    assert f"{len(splits[1].item(0).boxes)} in truth" in figure.layout.meta
+    with pytest.raises(UnknownName, match="'CRA-ResNet-50'"):
+        shown.detections("CRA-ResNet50")
+    assert Page("cra-6", "count", runs_dir=str(tmp_path)).detections(*rows) == UNTRAINED

@@ -11,9 +11,10 @@ import torch
 
 from workbench import files
 from workbench.build import build
-from workbench.datasets import layouts
+from workbench.datasets import layouts, shapes
+from workbench.detection import training
 from workbench.errors import Corrupt, DataMissing, OutOfRange, UnknownName
-from workbench.experiments import zoo
+from workbench.experiments import weights, zoo
 from workbench.experiments.experiment import HERE, PROJECT, Experiment
 from workbench.experiments.store import Store
 from workbench.training.checkpoint import Checkpoints
@@ -70,7 +71,7 @@ def test_weights_exported_come_back_in_half_precision(store, tiny_layouts):
     kept = zoo.export(KEY, store, zoo.folder(store))
     shutil.rmtree(store.root / KEY)
     one = zoo.known(store)[KEY]
-    assert (one.model, one.dataset, one.origin, one.error) == ("se-resnet8", "layouts", PROJECT, kept["top1_error"])
+    assert (one.model, one.dataset, one.origin, one.measured) == ("se-resnet8", "layouts", PROJECT, kept["top1_error"])
     network, reads_again = zoo.load(KEY, store)
     assert reads == reads_again == zoo.Reads(16, (0.5,) * 3, (0.125,) * 3, tiny_layouts[1].classes)
     for (name, value), again in zip(here.state_dict().items(), network.state_dict().values(), strict=True):
@@ -95,11 +96,11 @@ def test_the_error_is_that_of_the_weights_as_stored(store, tiny_layouts):
 def test_a_run_here_comes_before_the_same_weights_of_the_project(store):
     zoo.export(KEY, store, zoo.folder(store))
     altered(zoo.folder(store) / f"{KEY}.json", "top1_error", value=1.5)
-    assert zoo.known(store)[KEY].origin == HERE and zoo.known(store)[KEY].error != 1.5
+    assert zoo.known(store)[KEY].origin == HERE and zoo.known(store)[KEY].measured != 1.5
     kernel = next(name for name, value in store.weights(KEY).items() if value.dim() == 4)
     assert torch.equal(zoo.load(KEY, store)[0].state_dict()[kernel], store.weights(KEY)[kernel])
     (store.root / KEY / "ckpt" / "latest").unlink()  # its weights are not kept
-    assert (zoo.known(store)[KEY].origin, zoo.known(store)[KEY].error) == (PROJECT, 1.5)
+    assert (zoo.known(store)[KEY].origin, zoo.known(store)[KEY].measured) == (PROJECT, 1.5)
     assert not torch.equal(zoo.load(KEY, store)[0].state_dict()[kernel], store.weights(KEY)[kernel])
 
 
@@ -211,7 +212,7 @@ def test_a_file_that_is_no_safetensors_is_refused_before_it_costs_memory(store, 
     put(bundled, len(header).to_bytes(8, "little") + header + bytes(9))
     with pytest.raises(Corrupt, match="cannot be read"):
         zoo.load(KEY, store)
-    monkeypatch.setattr(zoo, "LIMIT_BYTES", 50)
+    monkeypatch.setattr(weights, "LIMIT_BYTES", 50)
     with pytest.raises(Corrupt, match="has more than"):
         zoo.load(KEY, store)
 
@@ -250,11 +251,49 @@ def test_what_a_network_reads_is_what_it_was_trained_on(tiny_layouts):
         assert found.shape == (1, 3, 16, 16) and torch.allclose(found, torch.tensor(4.0))
 
 
+def test_a_detector_is_exported_and_is_no_classifier(tmp_path, monkeypatch, store):
+    splits = shapes.make(8, seed=0), shapes.make(4, seed=1)
+    monkeypatch.setattr(shapes, "load", lambda: splits)
+    recipe = replace(RECIPES["shapes"], epochs=1)
+    experiment = Experiment(
+        model="retinanet[finest=4,image_size=64,width=32]-resnet8", dataset="shapes", recipe=recipe, seed=0
+    )
+    record = store.run(experiment, "cpu")
+    kept = zoo.export(record.key, store, zoo.folder(store))
+    assert [*zoo.known(store)] == [KEY] and [*zoo.detectors(store)] == [record.key]
+    here, _ = zoo.load_detector(record.key, store)
+    shutil.rmtree(store.root / record.key)
+    one = zoo.detectors(store)[record.key]
+    assert (one.dataset, one.measured, one.origin) == ("shapes", kept["ap"], PROJECT)
+    assert str(one) == f"{experiment.model}, shapes, AP {kept['ap']:.2f} %"
+    detector, reads = zoo.load_detector(record.key, store)
+    assert reads == zoo.Whole(shapes.CLASSES) and not detector.training
+    for (name, value), again in zip(here.state_dict().items(), detector.state_dict().values(), strict=True):
+        assert torch.equal(value.half().to(value.dtype) if value.dim() > 1 else value, again), name
+    assert torch.equal(reads.scaled(splits[1].pictures[0].numpy()), training.as_input(splits[1].pictures[0]))
+    with pytest.raises(UnknownName, match="trained network"):
+        zoo.load(record.key, store)
+    with pytest.raises(UnknownName, match="trained network"):
+        zoo.load_detector(KEY, store)
+    file = zoo.folder(store) / f"{record.key}.json"
+    for place, value in ((("ap",), 101.0), (("reads", "classes"), ["a"] * 6), (("reads",), {})):
+        before = file.read_bytes()
+        altered(file, *place, value=value)
+        assert not zoo.detectors(store)
+        file.write_bytes(before)
+    assert zoo.detectors(store)  # witness
+
+
 def test_what_comes_with_the_project_is_whole(tmp_path):
     store = Store(tmp_path)
     described = {path.stem for path in zoo.folder(store).glob("*.json")}
-    assert described == {*zoo.known(store)} == {path.stem for path in zoo.folder(store).glob("*.safetensors")}
-    for key in described:
+    assert described == {path.stem for path in zoo.folder(store).glob("*.safetensors")}
+    assert described == {*zoo.known(store), *zoo.detectors(store)}
+    for key in zoo.detectors(store):
+        detector, reads = zoo.load_detector(key, store)
+        (found,) = detector.detect([reads.scaled(np.full((40, 60, 3), 127, np.uint8))])
+        assert found.boxes.isfinite().all() and found.scores.isfinite().all()
+    for key in zoo.known(store):
         network, reads = zoo.load(key, store)
         with torch.no_grad():
             logits = network(reads.normalised(np.full((9, 9, 3), 127, np.uint8)))

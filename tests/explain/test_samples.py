@@ -5,8 +5,9 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
-from workbench.datasets import cifar
+from workbench.datasets import cifar, shapes
 from workbench.errors import UnknownName
 from workbench.explain import samples
 
@@ -82,3 +83,32 @@ def test_one_begins_with_pictures_that_tell_something(tiny_cifar, tmp_path):
     assert [name.partition(":")[0] for name in samples.telling("layouts", tiny_cifar)] == ["layouts"] * 2
     strange = samples.telling("cifar10", tmp_path / "empty")
     assert [name.partition(":")[0] for name in strange] == ["photo"] * 2 and len({*strange}) == 2
+
+
+def test_pictures_with_boxes_are_the_first_of_the_test_split(tmp_path):
+    names = [name for name in samples.known(tmp_path) if name.startswith("shapes:")]
+    assert names == [f"shapes:{number}" for number in range(1, 9)]
+    test = shapes.make(3, seed=1)
+    item, classes = samples.boxed("shapes:3", tmp_path)
+    assert np.array_equal(samples.picture("shapes:3", tmp_path), test.pictures[2]) and classes == shapes.CLASSES
+    assert torch.equal(item.boxes, test.item(2).boxes)
+    assert not np.array_equal(samples.picture("shapes:2", tmp_path), test.pictures[2])  # witness
+    assert samples.boxed("photo:china", tmp_path) is None and samples.boxed("coco-mini:1", tmp_path) is None
+
+
+def test_only_a_detector_begins_with_pictures_that_have_boxes(tiny_cifar, tmp_path):
+    assert [name.partition(":")[0] for name in samples.telling("shapes", tmp_path)] == ["shapes"] * 2
+    for dataset in ("cifar10", "layouts", "imagenette", "nosuch"):
+        for root in (tiny_cifar, tmp_path / "empty"):
+            assert not [name for name in samples.telling(dataset, root) if name.startswith("shapes")]
+
+
+def test_a_part_of_coco_is_there_where_it_lies_whole(tmp_path, monkeypatch):
+    test = shapes.make(2, seed=3)
+    (tmp_path / "coco_mini_320").mkdir()
+    assert not [name for name in samples.known(tmp_path) if name.startswith("coco")]  # it is empty
+    samples._coco.cache_clear()
+    monkeypatch.setattr(samples.coco, "load_mini", lambda root: (None, test))
+    assert [name for name in samples.known(tmp_path) if name.startswith("coco")] == ["coco-mini:1", "coco-mini:2"]
+    assert np.array_equal(samples.picture("coco-mini:2", tmp_path), test.pictures[1])
+    samples._coco.cache_clear()

@@ -18,7 +18,21 @@ import requests
 import streamlit
 import torch
 from PIL import Image
-from views import APP, HOSTILE, ROOT, Visit, charts, notices, rendering, save, save_models, serving, text, tree
+from views import (
+    APP,
+    DETECTORS,
+    HOSTILE,
+    ROOT,
+    Visit,
+    charts,
+    notices,
+    rendering,
+    save,
+    save_models,
+    serving,
+    text,
+    tree,
+)
 
 from workbench.experiments import zoo
 from workbench.experiments.store import Store
@@ -68,7 +82,7 @@ def seen(test):
 @pytest.mark.parametrize("name", PAGES)
 def test_a_hostile_link_shows_the_default_and_touches_nothing(page, tmp_path, opened, name):
     save(tmp_path / "runs")
-    save_models(tmp_path / "share" / "models", ("se-resnet8", "cra4-resnet8", "dca-se-resnet8"))
+    save_models(tmp_path / "share" / "models", ("se-resnet8", "cra4-resnet8", "dca-se-resnet8", DETECTORS[0]))
     plain = page(name)
     assert not plain.exception, plain.exception
     before, keys = tree(tmp_path), [*plain.query_params]

@@ -55,6 +55,29 @@ def cams(table: Table, store: Store, budget: str, rows: Sequence[str], count: in
     return pictures.overlay_grid(grid, [heats[i] for i in order], columns, [lines[i] for i in order], "Grad-CAM")
 
 
+def detections(table: Table, store: Store, budget: str, rows: Sequence[str], count: int, least: float) -> "go.Figure":
+    """What the detectors of these rows find in the first `count` test pictures, side by side.  CRA Fig. 7.
+
+    least: the score, in [0, 1], from which on a box is shown.
+    """
+    from workbench.detection.training import as_input
+    from workbench.explain import detections as explain
+
+    runs = {row: _runs(table, store, budget, row)[0] for row in rows}
+    _, test = datasets.load_boxes(next(iter(runs.values())).dataset, store.data)
+    items = [test.item(index) for index in range(count)]
+    scenes = [
+        explain.Scene(f"test picture {number}", item.picture.numpy(), explain.true_boxes(item, test.classes))
+        for number, item in enumerate(items, 1)
+    ]
+    trained = {row: store.trained(run) for row, run in runs.items()}
+    found = {
+        row: [explain.find(detector, test.classes, as_input(item.picture)) for item in items]
+        for row, detector in trained.items()
+    }
+    return explain.side_by_side(scenes, found, least)
+
+
 def shown(run: Experiment, store: Store, count: int) -> tuple[np.ndarray, Tensor, list[str], list[int]]:
     """The first test picture of each of the first `count` classes: uint8 (N, H, W, 3), normalised (N, 3, H, W), class
     names and numbers.

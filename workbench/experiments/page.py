@@ -101,6 +101,13 @@ class Page:
         """Grad-CAM of the true class in every stage, in the trained networks of these rows, as CRA and DCA Fig. 4."""
         return self._looked("cams", rows, pictures)
 
+    def detections(self, *rows: str, pictures: int = 3, least: float = 0.3) -> "go.Figure | str":
+        """What the trained detectors of these rows find in the same test pictures, side by side, as CRA Fig. 7.
+
+        least: the score, in [0, 1], from which on a box is shown.
+        """
+        return self._looked("detections", rows, pictures, least)
+
     def layers(self, row: str) -> "pd.DataFrame":
         """The layer list that the paper prints for a row, beside the one read off the built network."""
         import pandas as pd

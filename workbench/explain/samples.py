@@ -1,7 +1,8 @@
 """Single pictures that are at hand without a download, by name.
 
 `pattern:NAME` is drawn, `layouts:CLASS` made from a seed, `photo:NAME` lies inside an installed package, and
-`cifar10:CLASS` is a test picture, where CIFAR has been fetched.
+`cifar10:CLASS` is a test picture, where CIFAR has been fetched.  `shapes:NUMBER`, made from a seed, and
+`coco-mini:NUMBER`, where it is here, are the first test pictures with boxes.
 """
 
 import importlib.util
@@ -13,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from workbench.datasets import cifar, layouts
+from workbench.datasets import cifar, coco, layouts, shapes
+from workbench.datasets.boxes import DetectionSplit, Item
 from workbench.datasets.images import decode
 from workbench.errors import UnknownName, WorkbenchError
 
@@ -24,12 +26,13 @@ PHOTOS = {  # name -> package, and the file inside it
 }
 SIDE = 64  # of a pattern, px
 OF_EACH_CLASS = {"cifar10": 4, "cifar100": 1}
+BOXED = 8  # pictures of each data set with boxes
 _reading = threading.Lock()  # sessions that ask at once wait for one reader; a data set takes 200 MB while it is read
 
 
 def known(root: Path) -> list[str]:
     """The names of all pictures; `root` is the folder of the data sets."""
-    return [*_drawn(), *_layouts(), *_photos(), *_cifar(root)]
+    return [*_drawn(), *_layouts(), *_photos(), *_cifar(root), *_boxed(root)]
 
 
 def telling(dataset: str, root: Path) -> list[str]:
@@ -50,7 +53,14 @@ def picture(name: str, root: Path) -> np.ndarray:
     for found in (_layouts, lambda: _cifar(root)):
         if name in found():
             return found()[name].numpy().copy()
+    if item := boxed(name, root):
+        return item[0].picture.numpy().copy()
     raise UnknownName("picture", name, known(root))
+
+
+def boxed(name: str, root: Path) -> tuple[Item, tuple[str, ...]] | None:
+    """The picture of this name with its boxes, and what its labels are called; None for one without boxes."""
+    return _boxed(root).get(name)
 
 
 def _photos() -> dict[str, Path]:
@@ -67,6 +77,31 @@ def _photos() -> dict[str, Path]:
 def _layouts() -> dict[str, Tensor]:
     split = layouts.make(2048, seed=1)  # the test split
     return {f"layouts:{name}": split.pictures[i] for i, name in _firsts(split.labels, split.classes, 1)}
+
+
+def _boxed(root: Path) -> dict[str, tuple[Item, tuple[str, ...]]]:
+    with _reading:
+        return _shapes() | (_coco(root) if _here("coco-mini", root) else {})
+
+
+@cache
+def _shapes() -> dict[str, tuple[Item, tuple[str, ...]]]:
+    return _numbered("shapes", shapes.make(BOXED, seed=1))  # the test split
+
+
+@cache
+def _coco(root: Path) -> dict[str, tuple[Item, tuple[str, ...]]]:
+    """None of a set that is not whole, which `data verify` is for."""
+    try:
+        return _numbered("coco-mini", coco.load_mini(root)[1])
+    except WorkbenchError:
+        return {}
+
+
+def _numbered(dataset: str, split: DetectionSplit | shapes.MemoryBoxes) -> dict[str, tuple[Item, tuple[str, ...]]]:
+    """The first pictures, counted from 1."""
+    count = min(BOXED, len(split))
+    return {f"{dataset}:{index + 1}": (split.item(index), split.classes) for index in range(count)}
 
 
 def _cifar(root: Path) -> dict[str, Tensor]:
