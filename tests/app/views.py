@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "app"
 NOT_HERE = re.compile(r"^The link asks for (\w+) [`'].*[`'], which is not here; showing ")
 HOSTILE = ["../../etc/passwd", "/etc/passwd", "x" * 4000, "<script>alert(1)</script>", "cra-4\0", "", "99", "cra-4 "]
-DETECTORS = tuple(f"retinanet[finest=4,image_size=64,width=32]-{name}" for name in ("resnet8", "cra4-resnet8"))
+RETINANET = "retinanet[anchor=2,finest=4,image_size=64,norm=group,width=32]"
+DETECTORS = (f"{RETINANET}-resnet8", f"{RETINANET}-cra4-resnet8")
 MODELS = ("resnet8", "se-resnet8", "cra4-resnet8", "cbam-resnet8", "sk-resnet8", "aw-resnet8", "dca-se-resnet8")
 
 

@@ -255,9 +255,8 @@ def test_a_detector_is_exported_and_is_no_classifier(tmp_path, monkeypatch, stor
     splits = shapes.make(8, seed=0), shapes.make(4, seed=1)
     monkeypatch.setattr(shapes, "load", lambda: splits)
     recipe = replace(RECIPES["shapes"], epochs=1)
-    experiment = Experiment(
-        model="retinanet[finest=4,image_size=64,width=32]-resnet8", dataset="shapes", recipe=recipe, seed=0
-    )
+    model = "retinanet[anchor=2,finest=4,image_size=64,norm=group,width=32]-resnet8"
+    experiment = Experiment(model=model, dataset="shapes", recipe=recipe, seed=0)
     record = store.run(experiment, "cpu")
     kept = zoo.export(record.key, store, zoo.folder(store))
     assert [*zoo.known(store)] == [KEY] and [*zoo.detectors(store)] == [record.key]
