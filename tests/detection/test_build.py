@@ -25,7 +25,7 @@ TWINS = {"retinanet": "retinanet-{}resnet8", "fasterrcnn": "fasterrcnn[{}proposa
 TWINS["cascadercnn"] = "cascadercnn[{}proposals=60,regions=32]-resnet8"
 
 
-@pytest.mark.parametrize("name", dict.fromkeys(ROWS))
+@pytest.mark.parametrize("name", list(dict.fromkeys(ROWS)))
 def test_every_row_of_the_coco_tables_is_built(name):
     assert str(parse(name)) == str(canonical(name)) == name
     cost = count(name, 80)

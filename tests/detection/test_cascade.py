@@ -70,7 +70,7 @@ def test_one_stage_is_faster_rcnn_whose_classes_share_a_box():
     assert any(not torch.equal(a.boxes, b.boxes) for a, b in zip(boxes_here, other, strict=True))  # witness
 
 
-@pytest.mark.parametrize(("number", "stage"), enumerate(STAGES))
+@pytest.mark.parametrize(("number", "stage"), list(enumerate(STAGES)))
 def test_a_stage_takes_for_objects_exactly_the_proposals_of_its_iou(number, stage):
     heads = Cascade(MultiScaleRoIAlign(["0"], 7, 2), 4, CLASSES + 1, 512).stages[number]
     truth = torch.tensor([[10.0, 10, 50, 50]])

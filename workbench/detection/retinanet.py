@@ -33,8 +33,8 @@ class RetinaNet(Detector, detection.RetinaNet):
     fpn: attention and convolutions of the pyramid, such as aw-se.  width: channels of pyramid and head; 0: 256, or
     those of a narrower last map.  finest: stride of the first level in px; 0: 8, or the coarsest two maps of a backbone
     that has finer ones alone.  anchor: strides in the side of a level's smallest anchor.
-    norm: group puts a GroupNorm after every 3x3 convolution of the head, as torchvision's version 2 of it; without, the
-    head of four layers that begin near zero needs tens of thousands of steps.
+    norm: group puts a GroupNorm after every 3x3 convolution of the head, as torchvision's version 2 of it; without, its
+    four layers begin near zero, and a narrow head has learned nothing after some hundred steps.
     """
 
     head: Any

@@ -13,7 +13,7 @@ from workbench.errors import DataMissing, OutOfRange, UnknownName
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.grid import DEFAULT, Resources
 from workbench.experiments.paired import detectable
-from workbench.experiments.report import of_budget
+from workbench.experiments.report import curve, of_budget
 from workbench.experiments.store import Store
 from workbench.experiments.table import Row, Table
 from workbench.experiments.throughput import COUNTS, Data, Rate, Setting, Throughput, data, makespan, setting, work
@@ -216,13 +216,12 @@ def _compared(rows: list[Runs], table: Table) -> dict[str, str]:
 
 def _spreads(table: Table, store: Store, budget: str, compared: dict[str, str]) -> dict[str, tuple[float, int]]:
     """Row -> standard deviation of its differences from its base over common seeds, and how many; where known."""
-    found = of_budget(table, store, budget)
-    known = "ap" if any(metric.source == "detect" for metric in table.metrics) else "top1_error"
-    errors = {label: {r.spec["seed"]: r.metrics[known] for r in records} for label, records in found.items()}
+    found, key = of_budget(table, store, budget), curve(table).removeprefix("test_")
+    errors = {label: {r.spec["seed"]: r.metrics[key] for r in records} for label, records in found.items()}
     spreads = {}
     for label, other in compared.items():
-        base = errors.get(other, {})
-        deltas = [errors[label][seed] - base[seed] for seed in sorted(errors[label].keys() & base.keys())]
+        mine, base = errors[label], errors.get(other, {})
+        deltas = [mine[seed] - base[seed] for seed in sorted(mine.keys() & base.keys())]
         if len(deltas) > 1 and (std := statistics.stdev(deltas)) > 0:
             spreads[label] = std, len(deltas)
     return spreads
