@@ -28,23 +28,26 @@ def page() -> None:
         return
     left, middle, right = st.columns(3)
     with left:
-        first = next(iter(known.values())).dataset
-        default = [key for key, one in known.items() if one.dataset == first][:NETWORKS]
-        keys = choose_several("Detectors", "network", {key: str(one) for key, one in known.items()}, default, NETWORKS)
+        names = labels([*known.values()])
+        options = {key: f"{name}: AP {known[key].measured:.2f} %" for key, name in zip(known, names, strict=True)}
+        plainest = sorted(known.values(), key=lambda one: len(one.model))
+        default = [one.key for one in plainest if one.dataset == plainest[0].dataset]
+        keys = choose_several("Detectors", "network", options, default[:NETWORKS], NETWORKS)
     with middle:
         pictures = choose_pictures("picture", samples.telling(known[keys[0]].dataset, store().data), PICTURES)
     with right:
         least = choose_number("Least score, in percent", "least", 5, 95, LEAST) / 100
     found: dict[str, list[Boxed]] = {}
-    looked: list[zoo.Trained] = []
+    looked, classes = list[zoo.Trained](), list[str]()
     for key, label in zip(keys, labels([known[key] for key in keys]), strict=True):
         with said():
             found[label] = [boxes(key, picture.pixels) for picture in pictures]
             looked.append(known[key])
+            classes += detector(key)[1].classes
     if found:
         scenes = [scene(picture.name, picture.pixels) for picture in pictures]
         about(looked, scenes)
-        show(scenes, found, least)
+        show(scenes, found, least, classes)
 
 
 @st.cache_data(max_entries=32, show_spinner="Looking at the picture")
@@ -81,11 +84,16 @@ def about(chosen: Sequence[zoo.Trained], scenes: Sequence["Scene"]) -> None:
         st.caption(f"{one.model}: {one.protocol}; AP {one.measured:.2f} % on its test pictures.{only}")
 
 
-def show(scenes: Sequence["Scene"], found: dict[str, list["Boxed"]], least: float) -> None:
+def show(scenes: Sequence["Scene"], found: dict[str, list["Boxed"]], least: float, classes: Sequence[str]) -> None:
+    """A figure a network, beside each other where there is room; its boxes; one figure of both to keep."""
     from workbench.explain import detections
 
-    figure, table = detections.side_by_side(scenes, found, least), detections.frame(scenes, found, least)
-    st.plotly_chart(figure, width="content", alt=figure.layout.meta)
+    with st.container(horizontal=True):
+        for network, boxes in found.items():
+            one = detections.side_by_side(scenes, {network: boxes}, least, classes)
+            st.plotly_chart(one, width="content", alt=one.layout.meta, key=f"detections-{network}")
+    figure = detections.side_by_side(scenes, found, least, classes)
+    table = detections.frame(scenes, found, least)
     if table.empty:
         st.info("No box has such a score; lower the least score.")
     columns = {name: st.column_config.NumberColumn(format="%.1f") for name in ("left", "top", "right", "bottom")}

@@ -234,3 +234,12 @@ def test_a_detector_with_boxes_of_a_crowd_learns_the_others():
         torch.manual_seed(0)
         found.append(detector.losses([pictures(torch.float32)[0]], [known]))
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 448), (448, 1), (2, 448)])
+def test_a_strip_is_refused_in_a_sentence(height, width):
+    detector = build("retinanet[image_size=64]-resnet8", 3).eval()
+    with pytest.raises(OutOfRange, match=f"A picture of {width} x {height} px has no pixel across"):
+        detector.detect([torch.rand(3, height, width)])
+    for shape in ((5, 448), (448, 5), (1, 1)):
+        detector.detect([torch.rand(3, *shape)])  # witness

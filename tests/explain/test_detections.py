@@ -73,10 +73,14 @@ def test_boxes_stand_in_the_panel_of_their_network_and_picture():
 def test_a_class_has_one_colour_everywhere_and_the_truth_a_name():
     figure = side_by_side(scenes(), found(), 0.1)
     legend = {one.name: one.line.color for one in figure.data if one.name}
-    assert [*legend] == ["cat", "dog", "truth"] and len({*legend.values()}) == 3
+    assert {*legend} == {"cat", "dog", "truth"} and len({*legend.values()}) == 3
     for one in figure.data:
         if one.type == "scatter" and not one.name and one.line.width == 2.5:
             assert one.line.color == legend[one.text[0].partition(",")[0]]
+    alone = side_by_side(scenes(), {"plain": [ONE, NOTHING]}, 0.4, ("cow", "cat", "dog"))
+    other = side_by_side(scenes(), found(), 0.1, ("cow", "cat", "dog"))
+    dogs = [one.line.color for figure in (alone, other, figure) for one in figure.data if one.name == "dog"]
+    assert dogs[0] == dogs[1] != dogs[2]  # witness: it is the list of classes that keeps it
     assert "truth" not in {one.name for one in side_by_side(scenes()[1:], {"plain": [ONE]}, 0.1).data}
 
 

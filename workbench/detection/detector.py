@@ -100,7 +100,16 @@ class Detector(nn.Module):
         return self.backbone(x, trail)
 
     def resize(self, pictures: list[Tensor], known: Any) -> tuple[ImageList, Any]:
-        """The pictures normalised, resized and padded to one batch with sides that 32 divides, and their boxes."""
+        """The pictures normalised, resized and padded to one batch with sides that 32 divides, and their boxes.
+
+        Raises OutOfRange for a strip of which nothing would be left.
+        """
+        for height, width in (picture.shape[-2:] for picture in pictures):
+            if min(height, width) * self.transform.max_size < max(height, width):
+                raise OutOfRange(
+                    f"A picture of {width} x {height} px has no pixel across once its longer side is resized to "
+                    f"{self.transform.max_size}; cut a piece out of it."
+                )
         images, resized = self.transform(pictures, known)
         least = -(-self.transform.max_size // SLIMMEST // 32) * 32
         height, width = images.tensors.shape[-2:]

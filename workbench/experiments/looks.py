@@ -75,7 +75,7 @@ def detections(table: Table, store: Store, budget: str, rows: Sequence[str], cou
         row: [explain.find(detector, test.classes, as_input(item.picture)) for item in items]
         for row, detector in trained.items()
     }
-    return explain.side_by_side(scenes, found, least)
+    return explain.side_by_side(scenes, found, least, test.classes)
 
 
 def shown(run: Experiment, store: Store, count: int) -> tuple[np.ndarray, Tensor, list[str], list[int]]:

@@ -94,16 +94,19 @@ def best(found: Boxed, truth: Boxed | None) -> list[tuple[float, str]]:
     return [(float(row.max()), truth.classes[row.argmax()] if row.max() > 0 else "") for row in shares]
 
 
-def side_by_side(scenes: Sequence[Scene], found: Mapping[str, Sequence[Boxed]], least: float) -> go.Figure:
+def side_by_side(
+    scenes: Sequence[Scene], found: Mapping[str, Sequence[Boxed]], least: float, classes: Sequence[str] = ()
+) -> go.Figure:
     """Rows: pictures; columns: networks; boxes with class and score in percent, the true ones dashed.
 
     "+2" after a score: two more boxes lie on this one, with lower scores, as of a detector that is not sure of a class.
+    classes: those that there are, so that figures with the same ones have the same colours.
     found and least as in `frame`; of a network's boxes in a picture the MOST best are drawn.
     """
     kept = {network: [one.above(least) for one in all_found] for network, all_found in found.items()}
-    classes = dict.fromkeys(name for scene in scenes if scene.truth for name in scene.truth.classes)
-    classes |= dict.fromkeys(name for all_kept in kept.values() for one in all_kept for name in one.classes[:MOST])
-    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(classes)}
+    drawn = dict.fromkeys(name for all_kept in kept.values() for one in all_kept for name in one.classes[:MOST])
+    colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(dict.fromkeys([*classes, *drawn]))}
+    colours = {name: colour for name, colour in colours.items() if name in drawn}
     heights = [CELL_PX * len(scene.pixels) / scene.pixels.shape[1] for scene in scenes]
     width, height = len(kept) * (CELL_PX + GAP_PX) - GAP_PX, sum(heights) + GAP_PX * (len(scenes) - 1)
     titles = ["<br>".join(wrap(network, TITLE_LETTERS)) for network in kept]
