@@ -21,11 +21,8 @@ def page() -> None:
     """Choices, figure, boxes."""
     known = zoo.detectors(store())
     if not known:
-        st.info(
-            "No trained detector is here yet. Run `workbench train "
-            "'retinanet[anchor=2,finest=4,image_size=64,norm=group,width=32]-cra4-resnet8' "
-            "--data shapes --recipe shapes`."
-        )
+        twin = "retinanet[anchor=2,finest=4,image_size=64,norm=group,width=32]-cra4-resnet8"
+        st.info(f"No trained detector is here yet. Run `workbench train '{twin}' --data shapes --recipe shapes`.")
         return
     left, middle, right = st.columns(3)
     with left:
