@@ -83,7 +83,7 @@ def test_damaged_weights_leave_the_other(page, keys, tmp_path):
 @pytest.mark.parametrize("key", ["network", "picture", "least"])
 def test_a_hostile_link_shows_the_default_and_says_so(page, keys, key, tmp_path):
     plain, before = page("detections"), tree(tmp_path)
-    for hostile in (*HOSTILE[:4], "abc", "0", "-1", "1.0", "96"):
+    for hostile in (HOSTILE[0], "1.0", "96"):  # tests/faults/test_app.py has more of them
         test = page("detections", **{key: hostile})
         assert not test.exception
         (notice,) = notices(test)

@@ -355,7 +355,8 @@ def test_sessions_that_share_a_network_get_their_own(name, keeps):
     before = state(network)
     serial, parallel = at_once(calls, met)
     assert not same(serial[0], serial[1])
-    assert [same(*pair) for pair in zip(serial, parallel, strict=True)].count(False) == (2 if keeps else 0)  # witness
+    wrong = [same(*pair) for pair in zip(serial, parallel, strict=True)].count(False)
+    assert wrong >= 2 if keeps else wrong == 0  # witness: a third is wrong too where a second forward is quicker
     assert {**state(network), "random": 0} == {**before, "random": 0}
 
 

@@ -14,7 +14,7 @@ from workbench import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = ("notebooks", "app", "explain", "bench")
-DRAWN = ("anatomy_figures", "chain", "curves", "exhibits", "family", "figures", "panels", "pictures")
+DRAWN = ("anatomy_figures", "chain", "curves", "detections", "exhibits", "family", "figures", "panels", "pictures")
 CORE = (
     ["list"],
     ["show", "dca-cra7-resnet50"],
