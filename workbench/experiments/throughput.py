@@ -51,7 +51,7 @@ COUNTS = {
     "imagenet": Data(1_281_167, 50_000, 1000, 0, 310_000_000_000, "imagenet"),
     "imagenette": Data(9_469, 3_925, 10, 0, 680_000_000, "imagenette2-320"),
     "coco2017": Data(117_266, 5_000, 80, 0, 40_000_000_000, "coco"),  # those with boxes
-    "coco-mini": Data(318, 286, 80, 0, 17_000_000, "coco_mini_320"),
+    "coco-mini": Data(314, 286, 80, 0, 17_000_000, "coco_mini_320"),  # likewise
     "shapes": Data(1_000, 200, 6),
     "layouts": Data(4_096, 2_048, 32, 16),
 }
