@@ -109,9 +109,7 @@ def _named(classes: Any) -> bool:
 
 def read(path: Path) -> tuple[dict[str, "Tensor"], Reads | Whole]:
     """The weights beside this description, and what their network reads; raises DataMissing or Corrupt."""
-    import safetensors.torch
-
-    from workbench.training.checkpoint import HEADER_BYTES
+    from workbench.training.checkpoint import read_tensors
 
     kept, file = described(path), path.with_suffix(".safetensors")
     if not file.is_file():
@@ -122,8 +120,6 @@ def read(path: Path) -> tuple[dict[str, "Tensor"], Reads | Whole]:
     if files.sha256(data) != kept["sha256"]:
         raise Corrupt(f"{file} is not what was written (sha256); fetch it again from the project.")
     try:
-        if int.from_bytes(data[:8], "little") > HEADER_BYTES:
-            raise ValueError(f"a header of more than {HEADER_BYTES / 1e6:.0f} MB")
-        return safetensors.torch.load(data), kept["reads"]
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that torch has not
-        raise Corrupt(f"{file} cannot be read ({error}); fetch it again from the project.") from error
+        return read_tensors(file, data), kept["reads"]
+    except Corrupt as error:
+        raise Corrupt(f"{error} Fetch it again from the project.") from error

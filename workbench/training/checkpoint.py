@@ -132,7 +132,7 @@ class Checkpoints:
                 raise Corrupt(f"{folder} belongs to another run.")
             contents = {name: _verified(folder, name, digest) for name, digest in state["sha256"].items()}
             scalars = json.loads(contents.pop("scalars.json"))
-            tensors = {Path(name).stem: _tensors(folder / name, data) for name, data in contents.items()}
+            tensors = {Path(name).stem: read_tensors(folder / name, data) for name, data in contents.items()}
         except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
             raise Corrupt(f"{folder} is damaged ({type(error).__name__}: {error}).") from error
         if continued and (then := state.get("made_with")) != _versions():
@@ -155,7 +155,8 @@ def _verified(folder: Path, name: str, digest: str) -> bytes:
     return data
 
 
-def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+def read_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file with this content, by name; raises Corrupt.  Nothing in it is run."""
     if (header := int.from_bytes(data[:8], "little")) > HEADER_BYTES:
         raise Corrupt(f"{path} announces a header of {header / 1e6:.0f} MB; {HEADER_BYTES / 1e6:.0f} MB are allowed.")
     try:
