@@ -206,7 +206,7 @@ def test_weights_of_another_network_are_refused(store, bundled):
 def test_a_file_that_is_no_safetensors_is_refused_before_it_costs_memory(store, bundled, monkeypatch):
     for data in (b"", b"\x80\x04.", b"PK\x03\x04" * 100, (2**40).to_bytes(8, "little") + b"{}", b"\xff" * 64):
         put(bundled, data)
-        with pytest.raises(Corrupt, match="(cannot be read|announces a header).* Fetch it again"):
+        with pytest.raises(Corrupt, match=r"(cannot be read|announces a header).* Fetch it again"):
             zoo.load(KEY, store)
     header = b'{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,9]}}'
     put(bundled, len(header).to_bytes(8, "little") + header + bytes(9))
