@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from workbench import datasets
-from workbench.datasets import crops, decoded, folders
+from workbench.datasets import ahead, crops, decoded, folders
 from workbench.datasets.images import decode
 from workbench.datasets.memory import order
 from workbench.errors import DataMissing, OutOfRange, UnknownName, WorkbenchError
@@ -360,7 +360,7 @@ def test_workers_end_although_somebody_still_holds_the_epoch(parted):
     before = set(multiprocessing.active_children())
     batches = train.batches(CPU, 4, workers=2)
     batches.open(0, 0)
-    held = batches._held["epoch"]
+    held = batches._ahead._held["epoch"]
     assert len(set(multiprocessing.active_children()) - before) == 2  # witness
     batches.close()
     assert not set(multiprocessing.active_children()) - before
@@ -386,7 +386,7 @@ def test_workers_outlive_the_signals_that_stop_a_run(parted, monkeypatch, number
         batches.advance()
     batches.close()
 
-    monkeypatch.setattr(decoded, "_outlive_signals", lambda worker: None)  # witness
+    monkeypatch.setattr(ahead, "_outlive_signals", lambda worker: None)  # witness
     batches = train.batches(CPU, 4, workers=2)
     with pytest.raises((WorkbenchError, RuntimeError), match=r"DataLoader worker \(pid"):
         for epoch in range(100):

@@ -1,7 +1,10 @@
 """Detectors in float64 with weights that find something, and small pictures with boxes for them."""
 
 import torch
+from PIL import Image
 
+from workbench import files
+from workbench.datasets import coco, shapes
 from workbench.datasets.boxes import Boxes
 
 SIZES = ((64, 96), (80, 64))  # height, width
@@ -40,3 +43,25 @@ def targets():
 def theirs(known, first):
     """The same as torchvision's detectors take them, the classes from `first` on."""
     return [{"boxes": one.corners, "labels": one.labels + first} for one in known]
+
+
+def photographs(folder, train=24, test=8):
+    """`shapes` in files that lie as COCO's do; the name of that data set."""
+    names = [{"id": label + 1, "name": name} for label, name in enumerate(shapes.CLASSES)]
+    for part, count in zip(coco.PARTS, (train, test), strict=True):
+        listed, found = [], []
+        for place in (folder / part, folder / "annotations"):
+            place.mkdir(parents=True, exist_ok=True)
+        for item in shapes.make(count, seed=count):
+            name, (height, width) = f"{item.image_id:012}.png", item.picture.shape[:2]
+            Image.fromarray(item.picture.numpy()).save(folder / part / name)
+            listed.append({"id": item.image_id, "file_name": name, "width": width, "height": height})
+            for corners, label, area in zip(
+                item.boxes.tolist(), item.labels.tolist(), item.areas.tolist(), strict=True
+            ):
+                left, top, right, bottom = corners
+                box = {"bbox": [left, top, right - left, bottom - top], "area": area, "iscrowd": 0}
+                found.append({"id": len(found) + 1, "image_id": item.image_id, "category_id": label + 1, **box})
+        content = {"images": listed, "annotations": found, "categories": names}
+        files.write_json(folder / "annotations" / f"instances_{part}.json", content)
+    return f"coco:{folder}"

@@ -1,12 +1,17 @@
 """Batches with boxes: order and flips are pure functions of (seed, epoch, index); a flipped box stays on its object."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
+from scenes import photographs
 
+from workbench import datasets
 from workbench.datasets import shapes
 from workbench.datasets.boxes import Item
 from workbench.detection.batches import DetectionBatches, flipped, learned
+from workbench.errors import Corrupt
 
 ONE_COLOUR = 200
 
@@ -153,3 +158,41 @@ def test_pictures_in_memory_are_taken_as_they_are():
     ((pictures, boxes),) = DetectionBatches(split, 6).epoch(0, 0)
     assert [tuple(picture.shape) for picture in pictures] == [(3, 96, 96)] * 6
     assert sum(len(box.labels) for box in boxes) == len(split.boxes.labels)
+
+
+@pytest.fixture
+def split(tmp_path):
+    """24 pictures in files."""
+    return datasets.load_boxes(photographs(tmp_path / "coco"), tmp_path)[0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_that_decode_change_nothing(split, workers):
+    alone, helped = DetectionBatches(split, 5), DetectionBatches(split, 5, workers=workers)
+    before = set(multiprocessing.active_children())
+    assert same(drawn(helped, 3, 1), drawn(alone, 3, 1))
+    assert len(set(multiprocessing.active_children()) - before) == workers  # witness
+    assert same(drawn(helped, 3, 2, start=2), drawn(alone, 3, 2, start=2))
+    assert not same(drawn(helped, 3, 2), drawn(alone, 3, 1))  # witness
+    for ours, theirs in zip(helped.ordered(), alone.ordered(), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert all(map(torch.equal, one[:5], other[:5])) and one.image_id == other.image_id
+    helped.close()
+    assert not set(multiprocessing.active_children()) - before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_picture_is_named_with_its_number_whoever_decodes_it(split, workers):
+    batches = DetectionBatches(split, 4, workers=workers)
+    list(batches.epoch(0, 0))  # witness
+    path = split.path(7)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(Corrupt, match=rf"Picture 7 of 24: {path} cannot be decoded"):
+        list(batches.epoch(0, 1))
+    batches.close()
+
+
+def test_pictures_in_memory_need_no_process():
+    before = set(multiprocessing.active_children())
+    batches = DetectionBatches(shapes.make(8, seed=0), 4, workers=2)
+    assert len(drawn(batches, 0, 0)[0]) == 8 and not set(multiprocessing.active_children()) - before

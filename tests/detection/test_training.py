@@ -10,6 +10,7 @@ from torch import nn
 
 from workbench.datasets.shapes import make
 from workbench.detection import training as module
+from workbench.detection.batches import as_input
 from workbench.detection.detector import Detections
 from workbench.detection.training import DetectionTraining, evaluate
 from workbench.errors import Corrupt, Diverged, Interrupted, OutOfRange
@@ -205,7 +206,7 @@ def test_boxes_that_are_no_numbers_are_a_divergence():
     with torch.no_grad():
         detector.place.bias.fill_(math.nan)
     with pytest.raises(Diverged, match="not finite"):
-        evaluate(detector, module.DetectionBatches(TEST, 4), "float32", torch.device("cpu"))
+        evaluate(detector, module.DetectionBatches(TEST, 4), "float32")
 
 
 class Knows(OneBox):
@@ -214,18 +215,18 @@ class Knows(OneBox):
     def detect(self, pictures):
         found = []
         for picture in pictures:
-            (number,) = [i for i in range(len(TEST)) if torch.equal(module.as_input(TEST[i].picture), picture)]
+            (number,) = [i for i in range(len(TEST)) if torch.equal(as_input(TEST[i].picture), picture)]
             boxes = TEST[number]
             found.append(Detections(boxes.boxes, boxes.labels, torch.ones(len(boxes.labels))))
         return found
 
 
 def test_who_finds_everything_has_100_percent():
-    batches, device = module.DetectionBatches(TEST, 3), torch.device("cpu")
+    batches = module.DetectionBatches(TEST, 3)
     detector = Knows().train()
-    assert evaluate(detector, batches, "float32", device)["ap"] == pytest.approx(100)
+    assert evaluate(detector, batches, "float32")["ap"] == pytest.approx(100)
     assert detector.training  # the mode is restored
-    assert evaluate(OneBox(), batches, "float32", device)["ap"] < 50  # witness
+    assert evaluate(OneBox(), batches, "float32")["ap"] < 50  # witness
 
 
 def test_two_runs_in_turns_are_each_as_if_alone():

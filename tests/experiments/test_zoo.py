@@ -12,7 +12,7 @@ import torch
 from workbench import files
 from workbench.build import build
 from workbench.datasets import layouts, shapes
-from workbench.detection import training
+from workbench.detection.batches import as_input
 from workbench.errors import Corrupt, DataMissing, OutOfRange, UnknownName
 from workbench.experiments import weights, zoo
 from workbench.experiments.experiment import HERE, PROJECT, Experiment
@@ -269,7 +269,7 @@ def test_a_detector_is_exported_and_is_no_classifier(tmp_path, monkeypatch, stor
     assert reads == zoo.Whole(shapes.CLASSES) and not detector.training
     for (name, value), again in zip(here.state_dict().items(), detector.state_dict().values(), strict=True):
         assert torch.equal(value.half().to(value.dtype) if value.dim() > 1 else value, again), name
-    assert torch.equal(reads.scaled(splits[1].pictures[0].numpy()), training.as_input(splits[1].pictures[0]))
+    assert torch.equal(reads.scaled(splits[1].pictures[0].numpy()), as_input(splits[1].pictures[0]))
     with pytest.raises(UnknownName, match="trained network"):
         zoo.load(record.key, store)
     with pytest.raises(UnknownName, match="trained network"):

@@ -1,21 +1,24 @@
 """Batches of pictures with boxes; order and flips are pure functions of (seed, epoch, index), as in datasets.memory.
 
-So there is no state to save: a run that continues sees what it would have seen.
+So there is no state to save: a run that continues sees what it would have seen, whoever decodes the pictures.
 """
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from workbench.datasets.ahead import Ahead
 from workbench.datasets.boxes import Boxes, Item
 from workbench.datasets.memory import AUGMENTATION, order
 
 
 class Split(Protocol):
-    """Pictures with boxes, in memory or in files."""
+    """Pictures with boxes, in memory or in files; those in files have a `root`."""
 
     def __len__(self) -> int: ...
 
@@ -23,13 +26,23 @@ class Split(Protocol):
 
 
 class DetectionBatches:
-    """A split in batches of `size` pictures, each as large as it is, on the host.
+    """A split in batches of `size` pictures, each as large as it is, on a device.
 
-    share = (rank, processes): of each batch every process gets its own part.
+    share = (rank, processes): of each batch every process gets its own part.  workers: processes that decode pictures
+    in files ahead of time; those in memory need none.
     """
 
-    def __init__(self, split: Split, size: int, share: tuple[int, int] = (0, 1)):
-        self.split, self.size, self.share = split, size, share
+    def __init__(
+        self,
+        split: Split,
+        size: int,
+        share: tuple[int, int] = (0, 1),
+        workers: int = 0,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+    ):
+        self.split, self.size, self.share, self.device = split, size, share, device
+        root: Path | None = getattr(split, "root", None)
+        self._ahead = Ahead(partial(_items, split), root or Path(), workers if root else 0, device.type == "cuda")
 
     def __len__(self) -> int:
         """How many batches an epoch has: the incomplete last one is dropped."""
@@ -42,16 +55,24 @@ class DetectionBatches:
         """
         rank, processes = self.share
         rows = order(seed, epoch, len(self.split))[: len(self) * self.size].view(-1, self.size)
-        for row in rows[start:, rank::processes].tolist():
-            drawn = [learned(self.split.item(index), flipped(seed, epoch, index)) for index in row]
+        plan = rows[start:, rank::processes].tolist()
+        for row, items in zip(plan, self._decoded(plan), strict=True):
+            drawn = [learned(item, flipped(seed, epoch, index)) for index, item in zip(row, items, strict=True)]
             yield [picture for picture, _ in drawn], [boxes for _, boxes in drawn]
 
     def ordered(self) -> Iterator[list[Item]]:
         """This process's part of all pictures with all their boxes, as they are, in batches."""
         rank, processes = self.share
         mine = range(rank, len(self.split), processes)
-        for begin in range(0, len(mine), self.size):
-            yield [self.split.item(index) for index in mine[begin : begin + self.size]]
+        return self._decoded([mine[begin : begin + self.size] for begin in range(0, len(mine), self.size)])
+
+    def close(self) -> None:
+        """End the processes that decode; the next epoch would start others."""
+        self._ahead.close()
+
+    def _decoded(self, plan: list[Sequence[int]]) -> Iterator[list[Item]]:
+        for answers in self._ahead.all(plan):
+            yield [_here(answer, self.device) for answer in answers]
 
 
 def flipped(seed: int, epoch: int, index: int) -> bool:
@@ -64,10 +85,27 @@ def learned(item: Item, flip: bool) -> tuple[Tensor, Boxes]:
     """A picture (3, H, W) float32 in [0, 1] and its boxes without those of crowds, both mirrored if `flip`."""
     single = ~item.crowd
     boxes = Boxes(item.boxes[single], item.labels[single], item.areas[single], item.crowd[single])
-    picture = item.picture.permute(2, 0, 1).float() / 255
+    picture = as_input(item.picture)
     if flip:
         picture = picture.flip(2)
         left, top, right, bottom = boxes.corners.unbind(1)
         width = picture.shape[2]
         boxes = boxes._replace(corners=torch.stack([width - right, top, width - left, bottom], 1))
     return picture, boxes
+
+
+def as_input(picture: Tensor) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
+    return picture.permute(2, 0, 1).float() / 255
+
+
+def _items(split: Split, index: Sequence[int]) -> list[tuple[Any, ...]]:
+    """What a worker decodes.  Boxes are sent as arrays: every tensor between processes costs an open file."""
+    items = (split.item(one) for one in index)
+    return [(item.picture, *(column.numpy() for column in item[1:5]), item.image_id) for item in items]
+
+
+def _here(sent: tuple[Any, ...], device: torch.device) -> Item:
+    picture, *columns, number = sent
+    tensors = (picture, *map(torch.from_numpy, columns))
+    return Item._make([*(values.to(device, non_blocking=True) for values in tensors), number])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from workbench.datasets.boxes import Boxes
-from workbench.detection.batches import DetectionBatches
+from workbench.detection.batches import DetectionBatches, as_input
 from workbench.detection.coco_map import average_precision
 from workbench.detection.detector import Detections, Detector
 from workbench.errors import Corrupt, Diverged, OutOfRange
@@ -92,7 +92,11 @@ class DetectionTraining(Run):
         self.detector = detector
         with torch.cuda.stream(self._stream):
             detector.to(self.device)
-            self.train, self.test = DetectionBatches(train, recipe.batch), DetectionBatches(test, TESTED)
+            given = (0, 1), workers, self.device
+            self.train, self.test = (
+                DetectionBatches(train, recipe.batch, *given),
+                DetectionBatches(test, TESTED, *given),
+            )
             self.update = DetectionUpdate(detector, recipe, processes)
         self._batches: Iterator[tuple[list[Tensor], list[Boxes]]] = iter(())
 
@@ -100,8 +104,7 @@ class DetectionTraining(Run):
         self._batches = self.train.epoch(self.seed, epoch, number)
 
     def advance(self) -> None:
-        pictures, targets = next(self._batches)
-        self.update.batch = [self._here(x) for x in pictures], [Boxes(*map(self._here, one)) for one in targets]
+        self.update.batch = next(self._batches)
         if not self.plain.training:
             self.plain.train()
 
@@ -116,12 +119,13 @@ class DetectionTraining(Run):
         losses = {"loss": float(self.update.progress) / steps}
         losses |= {name: float(summed) / steps for name, summed in sorted(self.update.parts.items())}
         with any_kernels():
-            tested = evaluate(self.detector, self.test, self.recipe.precision, self.device)
+            tested = evaluate(self.detector, self.test, self.recipe.precision)
         self.update.parts = {}
         return {f"train_{name}": loss for name, loss in losses.items()} | {f"test_{k}": v for k, v in tested.items()}
 
     def close(self) -> None:
-        self._batches = iter(())
+        self.train.close()
+        self.test.close()
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """As of every run, with the sums of the losses by name."""
@@ -136,12 +140,9 @@ class DetectionTraining(Run):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Corrupt(f"The checkpoint has no sums of losses: {error}. Delete its folder to restart.") from error
 
-    def _here(self, values: Tensor) -> Tensor:
-        return values.to(self.device, non_blocking=True)
-
 
 @torch.no_grad()
-def evaluate(detector: Detector, batches: DetectionBatches, precision: str, device: torch.device) -> dict[str, float]:
+def evaluate(detector: Detector, batches: DetectionBatches, precision: str) -> dict[str, float]:
     """What `coco_map.average_precision` says of a whole split; the mode of the detector is restored.
 
     Raises Diverged where a box or a score is not finite.
@@ -151,11 +152,11 @@ def evaluate(detector: Detector, batches: DetectionBatches, precision: str, devi
     found: list[Detections] = []
     truth: list[Boxes] = []
     try:
-        with autocast(device, precision):
+        with autocast(batches.device, precision):
             for items in batches.ordered():
-                pictures = [as_input(item.picture).to(device) for item in items]
+                pictures = [as_input(item.picture) for item in items]
                 found += [Detections(*(values.cpu() for values in one)) for one in detector.detect(pictures)]
-                truth += [Boxes(*item[1:5]) for item in items]
+                truth += [Boxes(*(column.cpu() for column in item[1:5])) for item in items]
     finally:
         detector.train(training)
     if not all(values.isfinite().all() for one in found for values in (one.boxes, one.scores)):
@@ -163,8 +164,3 @@ def evaluate(detector: Detector, batches: DetectionBatches, precision: str, devi
     split: Any = batches.split
     precisions = average_precision(found, truth, len(split.classes))
     return {name: value for name, value in precisions.items() if not math.isnan(value)}
-
-
-def as_input(picture: Tensor) -> Tensor:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
-    return picture.permute(2, 0, 1).float() / 255

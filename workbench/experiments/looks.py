@@ -60,7 +60,7 @@ def detections(table: Table, store: Store, budget: str, rows: Sequence[str], cou
 
     least: the score, in [0, 1], from which on a box is shown.
     """
-    from workbench.detection.training import as_input
+    from workbench.detection.batches import as_input
     from workbench.explain import detections as explain
 
     runs = {row: _runs(table, store, budget, row)[0] for row in rows}

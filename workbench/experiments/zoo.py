@@ -169,17 +169,16 @@ def _test(one: Trained, store: Store) -> Any:
 
 def _measured(network: Any, test: Any, detector: bool) -> dict[str, float]:
     """Errors and loss, or average precision, on the test split."""
-    import torch
-
-    cpu = torch.device("cpu")
     if not detector:
+        import torch
+
         from workbench.training.evaluate import evaluate
 
-        return evaluate(network, test.batches(cpu, 500))
+        return evaluate(network, test.batches(torch.device("cpu"), 500))
     from workbench.detection import training
     from workbench.detection.batches import DetectionBatches
 
-    return training.evaluate(network, DetectionBatches(test, training.TESTED), "float32", cpu)
+    return training.evaluate(network, DetectionBatches(test, training.TESTED), "float32")
 
 
 def _network(model: str, found: dict[str, "Tensor"], classes: int) -> Any:
