@@ -27,7 +27,7 @@ def share(tmp_path_factory):
     """Weights of OURS, and untrained ones without attention, and with attention of kernels alone."""
     folder = tmp_path_factory.mktemp("share") / "models"
     views.save_models(folder, ("resnet8", "aw-resnet8"))
-    source = zoo.folder(Store())
+    source = Store().models
     found = {one.model: key for key, one in zoo.known(Store()).items() if one.dataset == "layouts"}
     for model in OURS:
         for path in source.glob(f"{found[model]}.*"):

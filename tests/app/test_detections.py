@@ -4,6 +4,7 @@ import re
 
 import pytest
 import streamlit
+from PIL import Image
 from views import DETECTORS, HOSTILE, NOT_HERE, charts, notices, outside, save_models, settled, text, tree, unexpected
 
 from workbench.datasets import shapes
@@ -109,6 +110,12 @@ def test_a_visit_in_a_browser(served, browser):
         browser.get_by_role("button", name="Download CSV").click()
     assert waiting.value.suggested_filename == "detections.csv"
     assert waiting.value.path().read_text().startswith("box,network,picture,class,score,left,top,right,bottom,IoU")
+    Image.fromarray(shapes.make(1, seed=9)[0].picture.numpy()).save(root / "mine.png")
+    settled(browser).locator("input[type=file]").set_input_files(root / "mine.png")
+    browser.get_by_text("not from there: uploaded").first.wait_for()
+    with settled(browser).expect_download() as waiting:
+        browser.get_by_role("button", name="Download CSV").click()
+    assert ",uploaded," in waiting.value.path().read_text() and "mine" not in browser.url
     assert len(browser.requested) > 10 and not outside(browser.requested, address)
     assert not unexpected(browser.complaints)
     assert tree(root / "runs") == before

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
+import torch
 
 from workbench import cli, datasets
 from workbench.build import build
@@ -12,7 +14,7 @@ from workbench.datasets import shapes
 from workbench.detection.detector import FIRST
 from workbench.detection.start import start
 from workbench.errors import Corrupt, DataMissing, Interrupted, OutOfRange
-from workbench.experiments import begin, tables
+from workbench.experiments import begin, tables, zoo
 from workbench.experiments.compare import cells, compare
 from workbench.experiments.experiment import Experiment, outdated
 from workbench.experiments.store import Store
@@ -121,6 +123,20 @@ def test_a_backbone_comes_from_the_run_that_the_recipe_names(store, tiny_layouts
     assert not (after["layer2.0.conv1.weight"] == weights["layer2.0.conv1.weight"]).all()  # witness: the rest learns
 
 
+def test_weights_that_come_along_are_the_backbones_before_a_run_here(store, tiny_layouts):
+    one = experiment(recipe=STARTED)
+    bare = begin.backbone(one)
+    store.run(bare, "cpu")
+    begun = begin.trained(bare, store)["conv1.weight"]
+    store.models.mkdir()
+    zoo.export(bare.key(), store, store.models)
+    stored = begin.trained(bare, store)["conv1.weight"]
+    assert torch.equal(stored, begun.half().float()) and not torch.equal(stored, begun)  # witness: they are two
+    shutil.rmtree(store.root / bare.key())
+    assert store.run(one, "cpu").status == "done"
+    assert torch.equal(store.trained(one).network.state_dict()["conv1.weight"], stored)
+
+
 def test_weights_of_another_backbone_are_refused():
     detector = build(TWIN, 6)
     weights = build(BARE, 6).state_dict()
@@ -149,7 +165,7 @@ def test_measured_ap_stands_beside_the_print(store):
     for seed, gain in enumerate((1.0, 3.0)):
         made_up(store, first, table.recipe(table.rows[0], "smoke"), 20.0, seed)
         made_up(store, second, table.recipe(table.rows[1], "smoke"), 20.0 + gain, seed)
-    plain, tenfold = table.controls
+    plain, tenfold, _ = table.controls
     made_up(store, table.trained(plain, "smoke"), table.recipe(plain, "smoke"), 1.0)
     made_up(store, table.trained(tenfold, "smoke"), table.recipe(tenfold, "smoke"), 0, status="diverged")
     entries = {entry["row"]: entry for entry in compare(table, store)}
@@ -172,7 +188,8 @@ def test_every_budget_of_a_detectors_table_is_of_detectors_on_boxes(key):
         found = table.experiments(budget)
         assert {one.model.split("[")[0].split("-")[0] for one in found} <= {"retinanet", "fasterrcnn", "cascadercnn"}
         assert all(datasets.detects(one.dataset) for one in found)
-        assert {row.label for row, _ in table.measured_rows(budget)} >= {row.label for row in table.rows}
+        rows = {row.label for row, _ in table.measured_rows(budget)}
+        assert rows >= {row.label for row in table.rows if budget != "coco-mini" or budget in row.twin}
     own = {row.model for row in table.rows}
     assert {one.model for one in table.experiments("paper")} == own
     assert all(one.recipe.backbone and one.recipe.batch == 16 for one in table.experiments("paper"))

@@ -46,9 +46,9 @@ def store(tmp_path, trained, tiny_layouts):
 @pytest.fixture
 def bundled(store):
     """The same weights, exported; the run itself is gone."""
-    zoo.export(KEY, store, zoo.folder(store))
+    zoo.export(KEY, store, store.models)
     shutil.rmtree(store.root / KEY)
-    return zoo.folder(store) / f"{KEY}.json"
+    return store.models / f"{KEY}.json"
 
 
 def altered(path, *place, value):
@@ -68,7 +68,7 @@ def put(path, data):
 
 def test_weights_exported_come_back_in_half_precision(store, tiny_layouts):
     here, reads = zoo.load(KEY, store)
-    kept = zoo.export(KEY, store, zoo.folder(store))
+    kept = zoo.export(KEY, store, store.models)
     shutil.rmtree(store.root / KEY)
     one = zoo.known(store)[KEY]
     assert (one.model, one.dataset, one.origin, one.measured) == ("se-resnet8", "layouts", PROJECT, kept["top1_error"])
@@ -83,7 +83,7 @@ def test_weights_exported_come_back_in_half_precision(store, tiny_layouts):
 
 
 def test_the_error_is_that_of_the_weights_as_stored(store, tiny_layouts):
-    kept = zoo.export(KEY, store, zoo.folder(store))
+    kept = zoo.export(KEY, store, store.models)
     shutil.rmtree(store.root / KEY)
     network, _ = zoo.load(KEY, store)
     measured = evaluate(network, tiny_layouts[1].batches(torch.device("cpu"), 500))
@@ -94,8 +94,8 @@ def test_the_error_is_that_of_the_weights_as_stored(store, tiny_layouts):
 
 
 def test_a_run_here_comes_before_the_same_weights_of_the_project(store):
-    zoo.export(KEY, store, zoo.folder(store))
-    altered(zoo.folder(store) / f"{KEY}.json", "top1_error", value=1.5)
+    zoo.export(KEY, store, store.models)
+    altered(store.models / f"{KEY}.json", "top1_error", value=1.5)
     assert zoo.known(store)[KEY].origin == HERE and zoo.known(store)[KEY].measured != 1.5
     kernel = next(name for name, value in store.weights(KEY).items() if value.dim() == 4)
     assert torch.equal(zoo.load(KEY, store)[0].state_dict()[kernel], store.weights(KEY)[kernel])
@@ -117,7 +117,7 @@ def test_known_reads_again_only_what_has_changed(store, monkeypatch):
     for _ in range(3):
         assert [*zoo.known(store)] == [KEY]
     assert not read
-    zoo.export(KEY, store, zoo.folder(store))
+    zoo.export(KEY, store, store.models)
     read.clear()
     assert zoo.known(store)[KEY].origin == HERE and read[:2] == [f"{KEY}.json", "record.json"]
     (store.root / KEY / "record.json").unlink()
@@ -258,7 +258,7 @@ def test_a_detector_is_exported_and_is_no_classifier(tmp_path, monkeypatch, stor
     model = "retinanet[anchor=2,finest=4,image_size=64,norm=group,width=32]-resnet8"
     experiment = Experiment(model=model, dataset="shapes", recipe=recipe, seed=0)
     record = store.run(experiment, "cpu")
-    kept = zoo.export(record.key, store, zoo.folder(store))
+    kept = zoo.export(record.key, store, store.models)
     assert [*zoo.known(store)] == [KEY] and [*zoo.detectors(store)] == [record.key]
     here, _ = zoo.load_detector(record.key, store)
     shutil.rmtree(store.root / record.key)
@@ -274,7 +274,7 @@ def test_a_detector_is_exported_and_is_no_classifier(tmp_path, monkeypatch, stor
         zoo.load(record.key, store)
     with pytest.raises(UnknownName, match="trained network"):
         zoo.load_detector(KEY, store)
-    file = zoo.folder(store) / f"{record.key}.json"
+    file = store.models / f"{record.key}.json"
     for place, value in ((("ap",), 101.0), (("reads", "classes"), ["a"] * 6), (("reads",), {})):
         before = file.read_bytes()
         altered(file, *place, value=value)
@@ -285,8 +285,8 @@ def test_a_detector_is_exported_and_is_no_classifier(tmp_path, monkeypatch, stor
 
 def test_what_comes_with_the_project_is_whole(tmp_path):
     store = Store(tmp_path)
-    described = {path.stem for path in zoo.folder(store).glob("*.json")}
-    assert described == {path.stem for path in zoo.folder(store).glob("*.safetensors")}
+    described = {path.stem for path in store.models.glob("*.json")}
+    assert described == {path.stem for path in store.models.glob("*.safetensors")}
     assert described == {*zoo.known(store), *zoo.detectors(store)}
     for key in zoo.detectors(store):
         detector, reads = zoo.load_detector(key, store)

@@ -17,7 +17,8 @@ import safetensors.torch
 import torch
 
 from workbench.build import build
-from workbench.datasets import layouts
+from workbench.datasets import layouts, shapes
+from workbench.detection import training as detection
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.store import Store
 from workbench.training import loop, update
@@ -44,7 +45,13 @@ HALF = Experiment(  # its first steps overflow, and the scale of the loss is sti
     recipe=Recipe(batch=32, epochs=2, lr=0.1, precision="fp16"),  # 2 epochs of 10 steps
     seed=2,
 )
-STEPS = {LAYOUTS: 30, CIFAR: 10, HALF: 20}
+DETECTOR = Experiment(
+    model="retinanet[anchor=2,finest=4,image_size=32,width=8]-dca-se[reduction=4]-resnet8",
+    dataset="shapes",
+    recipe=Recipe(batch=4, epochs=2, lr=0.01, warmup=3),  # 2 epochs of 4 steps
+    seed=1,
+)
+STEPS = {LAYOUTS: 30, CIFAR: 10, HALF: 20, DETECTOR: 8}
 MOMENTS = ("before the update", "after the step", "in the evaluation", "after the epoch")
 
 
@@ -57,17 +64,20 @@ def points(experiment, number, epochs):
     return [(experiment, *point) for point in [(MOMENTS[0], 1), (MOMENTS[1], 1), *ends, *chosen]]
 
 
-KILLS = points(LAYOUTS, 20, 3) + points(CIFAR, 4, 2) + points(HALF, 4, 2)
+KILLS = points(LAYOUTS, 20, 3) + points(CIFAR, 4, 2) + points(HALF, 4, 2) + points(DETECTOR, 2, 2)
 
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory, fake_cifar, forked):
     """train(root, experiment, at): run the experiment in a child; `at` maps (moment, count) to what happens then."""
     for experiment in STEPS:
-        build(experiment.model, 10, 32 if experiment is CIFAR else 16), code_version()  # once, not in every child
+        side = {CIFAR: 32, DETECTOR: None}.get(experiment, 16)
+        build(experiment.model, 10, side), code_version()  # once, not in every child
+    scenes = shapes.make(16, seed=0), shapes.make(8, seed=1)
 
     def run(root, experiment, at, compiled=False):
         layouts.load = lambda: (layouts.make(320, seed=0), layouts.make(64, seed=1))
+        shapes.load = lambda: scenes
         if experiment is CIFAR and not (root / "data").exists():
             fake_cifar(root / "data", setattr)
         elif experiment is CIFAR:
@@ -97,8 +107,9 @@ def moments(at):
     def before(function, moment):
         return lambda *given, **named: (reach(moment), function(*given, **named))[1]
 
-    update.Update._apply = before(update.Update._apply, MOMENTS[0])
-    loop.evaluate = before(loop.evaluate, MOMENTS[2])
+    for engine, kind in ((loop, update.Update), (detection, detection.DetectionUpdate)):
+        kind._apply = before(kind._apply, MOMENTS[0])
+        engine.evaluate = before(engine.evaluate, MOMENTS[2])
     run = Store.run
     hooks = {"on_step": lambda training: reach(MOMENTS[1]), "on_epoch": lambda training: reach(MOMENTS[3])}
     Store.run = lambda store, experiment, **settings: run(store, experiment, **settings, **hooks)
@@ -147,7 +158,7 @@ def name(value):
 
 
 def test_the_kill_points_are_as_many_as_the_contract_asks():
-    assert len(set(KILLS)) == len(KILLS) == 28 + 10 + 10
+    assert len(set(KILLS)) == len(KILLS) == 28 + 10 + 10 + 8
 
 
 @pytest.mark.parametrize(("experiment", "moment", "count"), KILLS, ids=name)

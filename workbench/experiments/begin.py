@@ -10,6 +10,8 @@ from workbench.experiments.experiment import Experiment
 from workbench.names import parse
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from workbench.experiments.store import Store
 
 
@@ -34,14 +36,29 @@ def backbone(experiment: Experiment) -> Experiment | None:
 
 
 def check_backbone(experiment: Experiment, store: "Store") -> None:
-    """Raise DataMissing unless the run that the backbone comes from has weights here."""
+    """Raise DataMissing unless the weights that the backbone starts from are here."""
     bare = backbone(experiment)
-    if bare and not (store.root / bare.key() / "ckpt" / "latest").is_file():
+    places = (store.models / f"{bare.key()}.json", store.root / bare.key() / "ckpt" / "latest") if bare else ()
+    if bare and not any(place.is_file() for place in places):
         name = experiment.recipe.backbone.rpartition(":")[2]
         raise DataMissing(
             f"{experiment.model} starts from a trained {bare.model}, which is not in {store.root}; first run "
             f"`workbench train {bare.model} --data {bare.dataset} --recipe {name} --seed {bare.seed}`."
         )
+
+
+def trained(bare: Experiment, store: "Store") -> dict[str, "Tensor"]:
+    """Weights for a backbone: those that come with the project, so that all start alike, else those of the run here.
+
+    Raises DataMissing or Corrupt.
+    """
+    from workbench.experiments import weights
+
+    described = store.models / f"{bare.key()}.json"
+    if not described.is_file():
+        return store.weights(bare.key())
+    found, _ = weights.read(described)
+    return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
 
 
 def training(experiment: Experiment, found: tuple[Any, Any], processes: Any, settings: tuple, store: "Store") -> Any:
@@ -62,7 +79,7 @@ def training(experiment: Experiment, found: tuple[Any, Any], processes: Any, set
 
     detector = build(experiment.model, len(train.classes))
     if bare := backbone(experiment):
-        start(detector, store.weights(bare.key()))
+        start(detector, trained(bare, store))
     return DetectionTraining(detector, *given)
 
 

@@ -28,6 +28,11 @@ class Store:
         self.data = files.data_dir(data)
         self.published = files.share("data") / "results" if published is None else published
 
+    @property
+    def models(self) -> Path:
+        """Where the weights that come with the project lie: beside its records."""
+        return self.published.parent / "models"
+
     def get(self, experiment: Experiment) -> Record | None:
         """The record of this experiment in the runs folder, or None while it is not done there."""
         return self._read(self.root / experiment.key() / "record.json", aside=False)

@@ -60,7 +60,7 @@ def detectors(store: Store) -> dict[str, Trained]:
 
 
 def _all(store: Store) -> dict[str, Trained]:
-    described = sorted(folder(store).glob("*.json"))
+    described = sorted(store.models.glob("*.json"))
     runs = [path for path in sorted(store.root.glob("*/record.json")) if (path.parent / "ckpt" / "latest").exists()]
     stamps = (tuple((path, files.stamp(path)) for path in paths) for paths in (described, runs))
     return _known(*stamps, store.root)
@@ -83,7 +83,7 @@ def _load(key: str, networks: dict[str, Trained], store: Store) -> Any:
     if key not in networks:
         raise UnknownName("trained network", key, networks)
     one = networks[key]
-    found, reads = _here(one, store) if one.origin == HERE else weights.read(folder(store) / f"{key}.json")
+    found, reads = _here(one, store) if one.origin == HERE else weights.read(store.models / f"{key}.json")
     return _network(one.model, found, len(reads.classes)), reads
 
 
@@ -115,11 +115,6 @@ def export(key: str, store: Store, to: Path) -> dict[str, Any]:
     files.write_atomic(to / f"{key}.safetensors", data)
     files.write_json(to / f"{key}.json", kept)
     return kept
-
-
-def folder(store: Store) -> Path:
-    """Where the weights that come with the project lie: beside its records."""
-    return store.published.parent / "models"
 
 
 @lru_cache(maxsize=4)

@@ -155,7 +155,8 @@ RECIPES = {
     # For detectors: on drawn figures, the same at ten times the rate, and on a few photographs; no paper's.
     "shapes": Recipe(batch=8, epochs=5, lr=0.02, schedule="onecycle"),
     "shapes-tenfold": Recipe(batch=8, epochs=5, lr=0.2, schedule="onecycle"),
-    "coco-mini": Recipe(batch=16, epochs=60, lr=0.02, schedule="onecycle"),
+    "coco-mini": Recipe(batch=4, epochs=12, lr=0.01, schedule="onecycle", backbone="cifar10:cifar-short"),
+    "coco-mini-fresh": Recipe(batch=4, epochs=12, lr=0.01, schedule="onecycle"),
     # For a folder of one's own photographs; no paper's.
     "pictures": Recipe(batch=64, epochs=30, lr=0.1, schedule="onecycle", precision="bf16"),
     # CRA III-B: "batch size 64 for 300 epochs ... 0.1 and divided by 10 at the epoch of 150 and 225".  Decay: III-A.
