@@ -100,6 +100,25 @@ def test_a_gate_that_is_open_is_the_plain_pyramid():
         assert torch.equal(opened[key], y) and not torch.equal(closed[key], y)
 
 
+@pytest.mark.parametrize("name", ["", "aw", "se", "aw-cbam"])
+def test_weights_load_from_a_file_which_tells_no_version(name, monkeypatch):
+    saved, network = dict(pyramid(name).state_dict()), FPN(TAKEN, WIDTH, None, name, 3).double()
+    network.load_state_dict(saved)
+    assert all(torch.equal(saved[key], value) for key, value in network.state_dict().items())
+    monkeypatch.delattr(FPN, "_load_from_state_dict")
+    if name.startswith("aw"):
+        with pytest.raises(RuntimeError, match=r"inner_blocks\.0\.0\.bias"):  # witness
+            network.load_state_dict(dict(saved))
+
+
+def test_weights_of_torchvisions_first_version_still_load():
+    plain, network = pyramid().state_dict(), FPN(TAKEN, WIDTH, None, "", 3).double()
+    network.load_state_dict(
+        {key.replace(".0.weight", ".weight").replace(".0.bias", ".bias"): value for key, value in plain.items()}
+    )
+    assert all(torch.equal(plain[key], value) for key, value in network.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("name", "strides"),
     [

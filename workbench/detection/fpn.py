@@ -107,6 +107,12 @@ class FPN(FeaturePyramidNetwork):
             found, names = self.extra_blocks(found, maps, names)
         return OrderedDict(zip(names, found, strict=True))
 
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: dict[str, Any], *given: Any) -> None:
+        """Torchvision's renames what its first version wrote, and would take an Attended's bias for that."""
+        if any(isinstance(block, Attended) for block in self.inner_blocks):
+            metadata = metadata | {"version": 2}
+        super()._load_from_state_dict(state, prefix, metadata, *given)
+
 
 class Attended(nn.Module):
     """An attention, where there is one, then a convolution with bias, plain or plugged in: (N, C, H, W) -> the same.
