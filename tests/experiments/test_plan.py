@@ -207,6 +207,13 @@ def test_without_a_spread_the_unit_is_the_standard_deviation(store, save):
     assert "none with one seed" in text(plan(CRA, "smoke", store, 1, CPU))
 
 
+def test_a_gpu_that_is_not_here_is_not_planned_with(store, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(OutOfRange, match="no GPU here; use auto or cpu"):
+        plan(CRA, "smoke", store, resources=Resources(device="cuda"))
+    assert not plan(CRA, "smoke", store, resources=Resources(device="auto")).where.gpu  # witness
+
+
 def test_nothing_to_train_at_count(store):
     assert text(plan(CRA, "count", store)) == "cra-4 at count: counted, nothing to train."
     with pytest.raises(UnknownName, match="smoke"):

@@ -89,11 +89,13 @@ def work(model: str, size: Data, epochs: int) -> float:
 
 
 def setting(resources: Resources, left: int) -> Setting:
-    """How the grid would spread `left` runs over this machine."""
+    """How the grid would spread `left` runs over this machine; raises OutOfRange for a GPU that is not here."""
     import torch
 
     from workbench.training.environment import device_name
+    from workbench.training.processes import check_device
 
+    check_device(resources.device)
     gpu = resources.device != "cpu" and torch.cuda.is_available()
     jobs = resources.jobs or (1 if gpu else cores())
     name = device_name(torch.device("cuda" if gpu else "cpu"))

@@ -17,14 +17,19 @@ from workbench.errors import OutOfRange
 DEVICES = ("auto", "cpu", "cuda")
 
 
+def check_device(device: str) -> None:
+    """Raise OutOfRange for another name, or where a GPU is asked for and none is here."""
+    if device not in DEVICES:
+        raise OutOfRange(f"Device {device!r}: use {' or '.join(DEVICES)}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise OutOfRange("Device cuda: PyTorch sees no GPU here; use auto or cpu.")
+
+
 class Processes:
     """device: "auto", "cpu" or "cuda"; raises OutOfRange where that is not to be had."""
 
     def __init__(self, device: str = "auto"):
-        if device not in DEVICES:
-            raise OutOfRange(f"Device {device!r}: use {' or '.join(DEVICES)}.")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise OutOfRange("Device cuda: PyTorch sees no GPU here; use auto or cpu.")
+        check_device(device)
         # one process trains many runs, on the CPU and on the GPU; Accelerate would keep the first one's device
         AcceleratorState._reset_state(reset_partial_state=not dist.is_initialized())
         # static_graph: some parameters of a network may get no gradient (DCA's first connection)
