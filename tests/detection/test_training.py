@@ -1,13 +1,16 @@
 """A detector's run is a run like any other: guarded, saved, continued; and it is measured in average precision."""
 
 import math
+import multiprocessing
 import os
 import signal
 
 import pytest
 import torch
+from scenes import photographs
 from torch import nn
 
+from workbench import datasets
 from workbench.datasets.shapes import make
 from workbench.detection import training as module
 from workbench.detection.batches import as_input
@@ -126,6 +129,23 @@ def test_accumulation_is_the_whole_batch_where_no_layer_sees_the_batch():
     torch.testing.assert_close(trained(2), trained(1), rtol=1e-4, atol=1e-6)
     with pytest.raises(AssertionError):
         torch.testing.assert_close(trained(2, 2), trained(1), rtol=1e-4, atol=1e-6)  # witness
+
+
+def test_a_run_whose_pictures_processes_decode_is_the_run_without(tmp_path):
+    """Pictures in files; the processes end with the run."""
+    train, test = datasets.load_boxes(photographs(tmp_path / "coco"), tmp_path)
+    before = set(multiprocessing.active_children())
+
+    def trained(workers, seed=5):
+        torch.manual_seed(0)
+        training = DetectionTraining(OneBox(), train, test, SHORT, seed, "cpu", workers=workers)
+        training.run()
+        assert not set(multiprocessing.active_children()) - before
+        return weights(training), training.history
+
+    alone, helped, other = trained(0), trained(2), trained(0, seed=6)
+    assert equal(alone[0], helped[0]) and alone[1] == helped[1]
+    assert not equal(alone[0], other[0])  # witness
 
 
 DAMAGE = {
