@@ -168,7 +168,7 @@ def parser() -> argparse.ArgumentParser:
     shape.add_argument("--json", action="store_true")
     shape.add_argument("--notebook", action="store_true", help="execute their page, runs/notebooks/claims.ipynb")
     added = command("bench", machine.bench, "our modules, batches and training steps beside others', as ratios")
-    added.add_argument("what", choices=("attention", "aw", "data", "train"))
+    added.add_argument("what", choices=("attention", "aw", "data", "detect", "train"))
     added.add_argument("--rounds", type=int, default=21, help="of every case in turn; their median counts")
     added.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     added.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the modules")

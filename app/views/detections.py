@@ -104,8 +104,9 @@ def show(scenes: Sequence["Scene"], found: dict[str, list["Boxed"]], least: floa
         "mostly of other classes. IoU is the area that a box shares with the true box it fits best, over "
         "the area of both together; COCO counts a box as right from 0.5 on, if the class is right too. A score is what "
         "the detector makes of it, not how often it is right, and those of two detectors need not mean the same: move "
-        "the least score before you say that one finds more. A few pictures show nothing about a network in general; "
-        "the average precision over all test pictures does."
+        "the least score before you say that one finds more. A few pictures show nothing about a network in general, "
+        "and the average precision of one run little: with another seed it is another, often by more than two networks "
+        "differ here. The page Tables has several seeds."
     )
 
 

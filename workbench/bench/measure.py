@@ -8,6 +8,7 @@ import torch
 
 from workbench.bench import attention
 from workbench.bench.data import data
+from workbench.bench.detect import detect
 from workbench.bench.settings import Settings
 from workbench.bench.train import train
 from workbench.training.environment import environment
@@ -33,5 +34,6 @@ BENCHES: dict[str, Callable[[Settings], Found]] = {
     "attention": partial(modules, attention.attention),
     "aw": partial(modules, attention.aw),
     "data": data,
+    "detect": detect,
     "train": train,
 }

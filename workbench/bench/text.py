@@ -6,6 +6,7 @@ from typing import Any
 MORE = {  # what an entry may tell besides its times
     "forward_memory": ".2f",
     "step_memory": ".2f",
+    "step_megabytes": ",.0f",
     "memory_of_peer": ".2f",
     "pictures_per_s": ",.0f",
     "peer_pictures_per_s": ",.0f",
