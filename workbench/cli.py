@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
     def trained(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
         added.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-        added.add_argument("--workers", type=int, default=0, help="processes that decode the pictures of a folder")
+        added.add_argument("--workers", type=int, default=0, help="processes that decode pictures in files")
         return stored(added)
 
     def spread(added: argparse.ArgumentParser) -> argparse.ArgumentParser:

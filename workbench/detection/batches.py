@@ -58,10 +58,10 @@ class DetectionBatches:
         plan = rows[start:, rank::processes].tolist()
         for row, items in zip(plan, self._decoded(plan), strict=True):
             drawn = [learned(item, flipped(seed, epoch, index)) for index, item in zip(row, items, strict=True)]
-            yield [picture for picture, _ in drawn], [boxes for _, boxes in drawn]
+            yield [picture for picture, _ in drawn], [self._moved(boxes) for _, boxes in drawn]
 
     def ordered(self) -> Iterator[list[Item]]:
-        """This process's part of all pictures with all their boxes, as they are, in batches."""
+        """This process's part of all pictures, as they are, in batches; all their boxes, which stay on the host."""
         rank, processes = self.share
         mine = range(rank, len(self.split), processes)
         return self._decoded([mine[begin : begin + self.size] for begin in range(0, len(mine), self.size)])
@@ -71,8 +71,15 @@ class DetectionBatches:
         self._ahead.close()
 
     def _decoded(self, plan: list[Sequence[int]]) -> Iterator[list[Item]]:
+        """Pictures on the device; boxes on the host, where choosing some of them waits for nobody."""
         for answers in self._ahead.all(plan):
-            yield [_here(answer, self.device) for answer in answers]
+            yield [
+                Item._make([picture.to(self.device, non_blocking=True), *map(torch.from_numpy, columns), number])
+                for picture, *columns, number in answers
+            ]
+
+    def _moved(self, boxes: Boxes) -> Boxes:
+        return Boxes(*(column.to(self.device, non_blocking=True) for column in boxes))
 
 
 def flipped(seed: int, epoch: int, index: int) -> bool:
@@ -103,9 +110,3 @@ def _items(split: Split, index: Sequence[int]) -> list[tuple[Any, ...]]:
     """What a worker decodes.  Boxes are sent as arrays: every tensor between processes costs an open file."""
     items = (split.item(one) for one in index)
     return [(item.picture, *(column.numpy() for column in item[1:5]), item.image_id) for item in items]
-
-
-def _here(sent: tuple[Any, ...], device: torch.device) -> Item:
-    picture, *columns, number = sent
-    tensors = (picture, *map(torch.from_numpy, columns))
-    return Item._make([*(values.to(device, non_blocking=True) for values in tensors), number])

@@ -92,11 +92,9 @@ class DetectionTraining(Run):
         self.detector = detector
         with torch.cuda.stream(self._stream):
             detector.to(self.device)
-            given = (0, 1), workers, self.device
-            self.train, self.test = (
-                DetectionBatches(train, recipe.batch, *given),
-                DetectionBatches(test, TESTED, *given),
-            )
+            here = (0, 1), workers, self.device
+            self.train = DetectionBatches(train, recipe.batch, *here)
+            self.test = DetectionBatches(test, TESTED, *here)
             self.update = DetectionUpdate(detector, recipe, processes)
         self._batches: Iterator[tuple[list[Tensor], list[Boxes]]] = iter(())
 
@@ -156,7 +154,7 @@ def evaluate(detector: Detector, batches: DetectionBatches, precision: str) -> d
             for items in batches.ordered():
                 pictures = [as_input(item.picture) for item in items]
                 found += [Detections(*(values.cpu() for values in one)) for one in detector.detect(pictures)]
-                truth += [Boxes(*(column.cpu() for column in item[1:5])) for item in items]
+                truth += [Boxes(*item[1:5]) for item in items]
     finally:
         detector.train(training)
     if not all(values.isfinite().all() for one in found for values in (one.boxes, one.scores)):
