@@ -42,7 +42,7 @@ CIFAR = Experiment(
 HALF = Experiment(  # its first steps overflow, and the scale of the loss is still moving in the last
     model="se[reduction=4]-circularnet",
     dataset="layouts",
-    recipe=Recipe(batch=32, epochs=2, lr=0.1, precision="fp16"),  # 2 epochs of 10 steps
+    recipe=Recipe(batch=8, epochs=2, lr=0.1, precision="fp16"),  # 2 epochs of 10 steps, each slow on a CPU
     seed=2,
 )
 DETECTOR = Experiment(
@@ -76,7 +76,8 @@ def train(tmp_path_factory, fake_cifar, forked):
     scenes = shapes.make(16, seed=0), shapes.make(8, seed=1)
 
     def run(root, experiment, at, compiled=False):
-        layouts.load = lambda: (layouts.make(320, seed=0), layouts.make(64, seed=1))
+        train, test = (80, 16) if experiment is HALF else (320, 64)
+        layouts.load = lambda: (layouts.make(train, seed=0), layouts.make(test, seed=1))
         shapes.load = lambda: scenes
         if experiment is CIFAR and not (root / "data").exists():
             fake_cifar(root / "data", setattr)
