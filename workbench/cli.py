@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
 
     def scaled(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
         added.add_argument("--budget", default="smoke", help="count, smoke, or another of the table (cifar, paper ...)")
-        added.add_argument("--data", default="", help="in place of the budget's data set; folder:PATH for your own")
+        added.add_argument("--data", default="", help="in place of the budget's; folder:PATH or coco:PATH for your own")
         added.add_argument("--seeds", type=int, default=0, help="seeds a row; the budget's own by default")
         added.add_argument("--epochs", type=int, default=0, help="instead of the recipes'")
         return spread(added)
@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--json", action="store_true")
     added = trained(command("train", commands.train, "train one network"))
     added.add_argument("model")
-    added.add_argument("--data", required=True, help="data set, or folder:PATH, your own pictures in folders by class")
+    added.add_argument("--data", required=True, help="data set, folder:PATH, your own by class, or coco:PATH")
     added.add_argument("--recipe", required=True)
     added.add_argument("--epochs", type=int, help="instead of the recipe's")
     added.add_argument("--precision", choices=("float32", "bf16", "fp16"), help="instead of the recipe's")

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from scenes import photographs
 
 from workbench import cli, datasets
 from workbench.build import build
@@ -14,7 +15,7 @@ from workbench.datasets import shapes
 from workbench.detection.detector import FIRST
 from workbench.detection.start import start
 from workbench.errors import Corrupt, DataMissing, Interrupted, OutOfRange
-from workbench.experiments import begin, tables, zoo
+from workbench.experiments import begin, report, tables, zoo
 from workbench.experiments.compare import cells, compare
 from workbench.experiments.experiment import Experiment, outdated
 from workbench.experiments.store import Store
@@ -146,12 +147,12 @@ def test_weights_of_another_backbone_are_refused():
         start(detector, weights)
 
 
-def made_up(store, model, recipe, ap, seed=0, status="done"):
+def made_up(store, model, recipe, ap, seed=0, status="done", dataset="shapes"):
     """A record that nobody trained."""
     from workbench import files
     from workbench.experiments.experiment import Record
 
-    one = experiment(model=model, recipe=recipe, seed=seed)
+    one = experiment(model=model, recipe=recipe, seed=seed, dataset=dataset)
     where = {"device": "a CPU", "threads": 1, "compiled": False, "code": "00000000"}
     metrics = {"ap": ap, "ap50": ap + 10, "skipped": {}} if status == "done" else {}
     record = Record(one.key(), one.spec(), status, metrics, [], where, 1.0)
@@ -178,6 +179,19 @@ def test_measured_ap_stands_beside_the_print(store):
     assert {m["metric"] for m in entries["ResNet-50"]["measured"]} == {"ap", "ap50"}  # what the record holds
     states = {row: entries[row]["status"] for row in ("ResNet-50", plain.label, tenfold.label)}
     assert [*states.values()] == ["measured on twins", "measured on twins", "diverged"]  # one network, two recipes
+
+
+def test_runs_on_photographs_of_ones_own_stand_in_a_table_of_their_own(store, tmp_path):
+    table, name = tables.load("cra-6"), photographs(tmp_path / "coco")
+    row = table.rows[0]
+    assert report.folders(table, store) == []
+    for dataset, ap in (("shapes", 60.0), (name, 20.0)):
+        made_up(store, table.trained(row, "smoke"), table.recipe(row, "smoke"), ap, dataset=dataset)
+    own = table.on(name)
+    assert report.folders(table, store) == [own.data] == [datasets.label(datasets.identity(name))]
+    for one, ap in ((table, 60.0), (own, 20.0)):
+        measured = [m for m in compare(one, store)[0]["measured"] if m["metric"] == "ap"]
+        assert [m["mean"] for m in measured] == [ap]
 
 
 @pytest.mark.parametrize("key", ["cra-6", "aw-2", "dca-7"])

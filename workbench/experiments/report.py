@@ -192,10 +192,10 @@ def curve_frame(table: Table, store: Store, budget: str) -> "pd.DataFrame":
 
 
 def folders(table: Table, store: Store) -> list[str]:
-    """What the folders of pictures are called (`datasets.label`) that models of this table were trained on."""
+    """What folders of one's own pictures are called (`datasets.label`) on which models of this table were trained."""
     models = {name for row in (*table.rows, *table.controls) for name in (recorded(row.model), *row.twin.values())}
     found = (record.spec["dataset"] for record in store.records() if record.spec["model"]["name"] in models)
-    return sorted({datasets.label(one) for one in found if one["name"].startswith(datasets.FOLDER)})
+    return sorted({datasets.label(one) for one in found if one["name"].startswith(datasets.OWN)})
 
 
 def origin(found: dict[str, list[Record]]) -> str:
