@@ -15,7 +15,7 @@ from workbench.datasets import shapes
 from workbench.detection.detector import FIRST
 from workbench.detection.start import start
 from workbench.errors import Corrupt, DataMissing, Interrupted, OutOfRange
-from workbench.experiments import begin, report, tables, zoo
+from workbench.experiments import begin, grid, report, tables, zoo
 from workbench.experiments.compare import cells, compare
 from workbench.experiments.experiment import Experiment, outdated
 from workbench.experiments.store import Store
@@ -136,6 +136,21 @@ def test_weights_that_come_along_are_the_backbones_before_a_run_here(store, tiny
     shutil.rmtree(store.root / bare.key())
     assert store.run(one, "cpu").status == "done"
     assert torch.equal(store.trained(one).network.state_dict()["conv1.weight"], stored)
+
+
+def test_a_grid_begins_when_the_backbones_of_all_its_runs_are_here(store, monkeypatch):
+    begun = []
+
+    def engine(waiting, *given):
+        begun.extend(waiting)
+        yield
+
+    monkeypatch.setattr(grid, "_engine", lambda resources: engine)
+    with pytest.raises(DataMissing, match="workbench train dca-se"):
+        grid.run_all([experiment(), experiment(recipe=STARTED)], store)
+    assert not begun
+    grid.run_all([experiment()], store)
+    assert begun == [experiment()]  # witness
 
 
 def test_weights_of_another_backbone_are_refused():

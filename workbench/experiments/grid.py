@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from workbench.errors import UnknownName, WorkbenchError
+from workbench.experiments import begin
 from workbench.experiments.experiment import Experiment, Record
 from workbench.experiments.store import Store
 from workbench.files import ensure_writable
@@ -71,6 +72,8 @@ def run_all(
     waiting = {key: experiment for key, experiment in different.items() if store.get(experiment) is None}
     done = total - sum(experiment.recipe.epochs for experiment in waiting.values())
     if waiting:
+        for experiment in waiting.values():
+            begin.check_backbone(experiment, store)
         ensure_writable(store.root)
         journals = [store.root / key / "log.jsonl" for key in waiting]
         with contextlib.closing(_engine(resources)([*waiting.values()], store, resources)) as turns:
