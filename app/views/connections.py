@@ -100,7 +100,11 @@ def sources(known: Mapping[str, zoo.Trained]) -> list[Source]:
         if key not in seen:
             found.append(Source(key, one.model, (one.model, one.dataset, one.origin, key), ()))
     place = {model: number for number, model in enumerate(MODELS)}
-    return sorted(found, key=lambda one: (place.get(one.model, 99), one.details[1] != DATA, -len(one.records)))
+
+    def rank(one: Source) -> tuple[int, bool, bool, int]:
+        return place.get(one.model, 99), zoo.detects(one.model), one.details[1] != DATA, -len(one.records)
+
+    return sorted(found, key=rank)
 
 
 def labels(found: Sequence[Source]) -> dict[str, str]:

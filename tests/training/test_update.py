@@ -69,7 +69,7 @@ def test_fp16_is_that_of_grad_scaler(monkeypatch, first):
     """Weights bit for bit, the scale at every step: halved on overflow, doubled after a streak."""
     monkeypatch.setattr(update, "SCALE", first)
     monkeypatch.setattr(update, "PATIENCE", 3)
-    recipe, steps = Recipe(batch=16, epochs=20, lr=0.05, precision="fp16", schedule="constant"), 40
+    recipe, steps = Recipe(batch=8, epochs=20, lr=0.05, precision="fp16", schedule="constant"), 40
     training, scales = training_of(recipe), []
     for _ in range(steps):
         training.step()
@@ -79,7 +79,7 @@ def test_fp16_is_that_of_grad_scaler(monkeypatch, first):
     if first > 2.0**16:
         assert min(scales) < first  # witness: it did overflow
     torch.testing.assert_close(weights(training.plain), expected, rtol=0, atol=1e-6)
-    single = training_of(Recipe(batch=16, epochs=20, lr=0.05, schedule="constant"))
+    single = training_of(Recipe(batch=8, epochs=20, lr=0.05, schedule="constant"))
     for _ in range(steps):
         single.step()
     assert not torch.allclose(weights(single.plain), expected, rtol=0, atol=1e-6)  # witness: the precision is taken
@@ -87,7 +87,7 @@ def test_fp16_is_that_of_grad_scaler(monkeypatch, first):
 
 def test_an_overflow_changes_no_weight_and_is_continued_as_if_never_stopped(monkeypatch):
     monkeypatch.setattr(update, "SCALE", 2.0**22)
-    recipe = Recipe(batch=16, epochs=20, lr=0.05, precision="fp16")
+    recipe = Recipe(batch=8, epochs=20, lr=0.05, precision="fp16")
     whole, stopped = training_of(recipe), training_of(recipe)
     start = weights(whole.plain).clone()
     whole.step(), stopped.step()
