@@ -16,9 +16,10 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as tensors_of
+from safetensors.torch import save as bytes_of
 from torch import Tensor
 
 from workbench.errors import CannotWrite, Corrupt
@@ -160,13 +161,13 @@ def read_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     if (header := int.from_bytes(data[:8], "little")) > HEADER_BYTES:
         raise Corrupt(f"{path} announces a header of {header / 1e6:.0f} MB; {HEADER_BYTES / 1e6:.0f} MB are allowed.")
     try:
-        return safetensors.torch.load(data)
+        return tensors_of(data)
     except (SafetensorError, KeyError) as error:  # KeyError: a type that torch has not
         raise Corrupt(f"{path} cannot be read ({type(error).__name__}: {error}).") from error
 
 
 def _bytes(group: dict[str, Tensor]) -> bytes:
-    return safetensors.torch.save({name: value.detach().contiguous() for name, value in group.items()})
+    return bytes_of({name: value.detach().contiguous() for name, value in group.items()})
 
 
 def _write(path: Path, data: bytes) -> None:

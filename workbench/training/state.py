@@ -5,8 +5,9 @@ import random
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
+from safetensors.torch import load as tensors_of
+from safetensors.torch import save as bytes_of
 from torch import Tensor
 
 
@@ -46,12 +47,12 @@ def pack(tensors: dict[str, dict[str, Tensor]], scalars: dict[str, Any]) -> byte
         f"{group}/{name}": value.contiguous() for group, values in tensors.items() for name, value in values.items()
     }
     text = torch.frombuffer(bytearray(json.dumps(scalars).encode()), dtype=torch.uint8)
-    return safetensors.torch.save(flat | {"scalars": text})
+    return bytes_of(flat | {"scalars": text})
 
 
 def unpack(data: bytes) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """What `pack` took."""
-    flat = safetensors.torch.load(data)
+    flat = tensors_of(data)
     scalars = json.loads(bytes(flat.pop("scalars").numpy()))
     tensors: dict[str, dict[str, Tensor]] = {}
     for key, value in flat.items():
