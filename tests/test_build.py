@@ -4,8 +4,12 @@ import pytest
 import torch
 
 from workbench.attention.cra import CRA
+from workbench.backbones import Network
 from workbench.build import build, canonical, resolved
+from workbench.detection.detector import Detector
 from workbench.errors import OutOfRange, UnknownName
+from workbench.training.run import Run
+from workbench.training.update import Guarded
 
 CANONICAL = {
     "resnet50": "resnet50",
@@ -150,3 +154,21 @@ def test_the_class_count_is_the_data_sets():
     network = build("cra2-circularnet", classes=7)
     assert network(torch.randn(2, 3, 8, 8)).shape == (2, 7)
     assert all(isinstance(block, CRA) for block in network.attentions())
+
+
+@pytest.mark.parametrize(
+    ("base", "wanted"),
+    [
+        (Network, {"maps"}),
+        (Detector, {"learn", "find", "outputs"}),
+        (Run, {"open", "advance", "measure", "close"}),
+        (Guarded, {"_backward"}),
+    ],
+)
+def test_a_subclass_that_leaves_something_out_cannot_be_made(base, wanted):
+    assert base.__abstractmethods__ == wanted
+    for left_out in wanted:
+        given = {name: lambda *_: None for name in wanted - {left_out}} | {"__init__": lambda self: None}
+        with pytest.raises(TypeError, match=left_out):
+            type("Unfinished", (base,), given)()
+    type("Finished", (base,), given | {left_out: lambda *_: None})()  # witness

@@ -5,6 +5,7 @@ its spatial convolution, `stage` between stages, `head` in place of the last glo
 Parameter names are torchvision's where torchvision has the network, so that its weights load and it is the oracle.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
@@ -15,14 +16,14 @@ AttentionBuilder = Callable[[Site], nn.Module]
 ConvBuilder = Callable[[Site, ConvSpec], nn.Module]
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Subclasses define `maps` and call `head`; `image_size` is the side they are made for, in pixels."""
 
     image_size: int = 224
 
+    @abstractmethod
     def maps(self, x: Tensor, trail: Trail) -> list[Tensor]:
         """(N, 3, H, W) -> the maps after each stage."""
-        raise NotImplementedError
 
     def head(self, channels: int, classes: int, builder: AttentionBuilder | None = None, sources: tuple[int, ...] = ()):
         """The descriptor of the last map, and its classifier; `sources` are the widths of all maps before it."""

@@ -7,6 +7,7 @@ that its weights load and it is the oracle.  Labels are the data set's, from 0 o
 heads of the two R-CNNs, as in torchvision, class 0 is the background and label k is class k + 1.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -41,7 +42,7 @@ class Detections(NamedTuple):
     scores: Tensor
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, ABC):
     """Subclasses define `learn`, `find` and `outputs`, and set what is below.
 
     image_size: what the shorter side of a picture is resized to, in px; background: classes of the heads before the
@@ -116,21 +117,21 @@ class Detector(nn.Module):
         images.tensors = F.pad(images.tensors, (0, max(least - width, 0), 0, max(least - height, 0)))
         return images, resized
 
+    @abstractmethod
     def learn(self, images: ImageList, maps: dict[str, Tensor], known: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Losses by name; known: {"boxes", "labels"} of each picture, in px of the batch and classes of the heads."""
-        raise NotImplementedError
 
+    @abstractmethod
     def find(self, images: ImageList, maps: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """{"boxes", "labels", "scores"} of each picture, in px of the batch and classes of the heads."""
-        raise NotImplementedError
 
     def layers(self, x: Tensor) -> None:
         """(N, 3, H, W): run every layer as often as `detect` does, also on the meta device; for counting."""
         self.outputs(self.maps(x, Trail(records=True)))
 
+    @abstractmethod
     def outputs(self, maps: dict[str, Tensor]) -> Any:
         """What the layers of the heads compute, also on the meta device, where no region can be chosen."""
-        raise NotImplementedError
 
     def freeze(self, *parts: str, norms: bool = True) -> None:
         """Train no parameter of these parts of the backbone, for example *FIRST, and use all its BN as constants.

@@ -3,6 +3,7 @@
 import logging
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -25,7 +26,7 @@ LOOK = 50  # updates that a GPU is given before the host looks how they went; on
 SIGNALS = Signals()
 
 
-class Run:
+class Run(ABC):
     """One run: its network, position and history.  `step` makes one update, `run` all that remain.
 
     A subclass sets `update`, which trains `plain`, and says how a batch is made ready and what is measured.
@@ -45,21 +46,21 @@ class Run:
         self.machines = [self._machine()]  # more than one when a run moved; then its bits are no promise
         self._epoch = -1
 
+    @abstractmethod
     def open(self, epoch: int, number: int) -> None:
         """Begin an epoch at its batch of this number."""
-        raise NotImplementedError
 
+    @abstractmethod
     def advance(self) -> None:
         """Make the next batch ready, and the network for training."""
-        raise NotImplementedError
 
+    @abstractmethod
     def measure(self) -> dict[str, float]:
         """What the history says of the epoch that ends: losses, and what the test split gives; raises Diverged."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of what the batches hold besides memory."""
-        raise NotImplementedError
 
     @property
     def done(self) -> bool:

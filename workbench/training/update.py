@@ -5,6 +5,7 @@ replays it: a CIFAR ResNet is hundreds of kernels of microseconds, and starting 
 running them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ class Outcome(NamedTuple):
     norm: float
 
 
-class Guarded:
+class Guarded(ABC):
     """SGD on a network by a loss that a subclass computes; recorded: replay it, on one GPU.
 
     An update whose loss or gradient is not finite changes nothing but the running statistics of BN, and neither does
@@ -77,9 +78,9 @@ class Guarded:
         self.optimizer.zero_grad()
         self._apply(*self._backward())
 
+    @abstractmethod
     def _backward(self) -> tuple[Tensor, Tensor]:
         """Leave the gradients of the next batch; its loss, () float32, and what is summed, float64, the loss first."""
-        raise NotImplementedError
 
     def _part(self, loss: Tensor) -> Tensor:
         """Backward through the mean loss of one of the recipe's equal parts of a batch; its share of the whole."""
