@@ -56,10 +56,8 @@ def photographs(folder, train=24, test=8):
             name, (height, width) = f"{item.image_id:012}.png", item.picture.shape[:2]
             Image.fromarray(item.picture.numpy()).save(folder / part / name)
             listed.append({"id": item.image_id, "file_name": name, "width": width, "height": height})
-            for corners, label, area in zip(
-                item.boxes.tolist(), item.labels.tolist(), item.areas.tolist(), strict=True
-            ):
-                left, top, right, bottom = corners
+            columns = item.boxes.tolist(), item.labels.tolist(), item.areas.tolist()
+            for (left, top, right, bottom), label, area in zip(*columns, strict=True):
                 box = {"bbox": [left, top, right - left, bottom - top], "area": area, "iscrowd": 0}
                 found.append({"id": len(found) + 1, "image_id": item.image_id, "category_id": label + 1, **box})
         content = {"images": listed, "annotations": found, "categories": names}
