@@ -240,6 +240,14 @@ def test_table_as_text(say, runs):
     assert "94.25" not in say("table", "cra-4", "--runs", runs / "none")[1]  # witness: it is read from there
 
 
+def test_table_of_one_budget(say, runs):
+    forms = {"--md": "measured here, smoke", "--csv": "measured here, smoke", "--json": '"smoke"'}
+    for form, word in forms.items():
+        assert word in say("table", "cra-4", form, "--budget", "smoke", "--runs", runs)[1]
+        code, out, _ = say("table", "cra-4", form, "--budget", "count", "--runs", runs)
+        assert code == 0 and word not in out and "SE, long" not in out
+
+
 def test_one_form_at_a_time(say):
     code, _, err = say("table", "cra-4", "--json", "--csv")
     assert code == 2 and "not allowed with" in err
@@ -309,6 +317,11 @@ MISTAKES = {
     "size that is none": (["show", "se[reduction=0]-resnet20"], 2, "from 1 to 16"),
     "nothing to connect": (["show", "dca-resnet50"], 2, "nothing to connect"),
     "unknown table": (["table", "cra4"], 2, "Unknown table 'cra4'. Did you mean 'cra-4'"),
+    "unknown budget of a table": (
+        ["table", "cra-4", "--budget", "cifar-100"],
+        2,
+        "Unknown budget of cra-4 'cifar-100'. Did you mean 'cifar100'",
+    ),
     "path for a table": (["table", "../../etc/passwd"], 2, "Unknown table"),
     "unknown table counted": (["count", "cra-7"], 2, "Unknown table 'cra-7'"),
     "unknown budget": (["reproduce", "cra-4", "--budget", "smke"], 2, "Did you mean 'smoke'"),

@@ -135,6 +135,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("tables", nargs="+", metavar="TABLE", help="table names, or all")
     added = stored(command("table", papers.table, "published beside measured"))
     added.add_argument("table")
+    added.add_argument("--budget", default="", help="only what was counted or measured at this one; all by default")
     added.add_argument("--data", default="", help="only the budgets' twins on this data set, such as folder:PATH")
     form = added.add_mutually_exclusive_group()
     for name in ("json", "csv", "md"):

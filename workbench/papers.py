@@ -67,9 +67,9 @@ def _say(table: Any, budget: str, store: Any, notebook: str) -> None:
     from workbench.experiments.compare import compare
     from workbench.experiments.reading import reading
 
-    entries = compare(table, store)
-    print(text.plain(table, entries, budget))
-    print("\n" + "\n".join(reading(table, entries, budget)))
+    entries = compare(table, store, budget)
+    print(text.plain(table, entries))
+    print("\n" + "\n".join(reading(table, entries)))
     query = f"?table={table.key}" + (f"&budget={budget}" if budget in table.budgets else "")
     query += f"&data={quote(table.data)}" if table.data else ""
     print(f"\nOpen next\n  make lab   the executed notebook, {notebook}")
@@ -83,7 +83,7 @@ def table(options: argparse.Namespace) -> None:
     from workbench.experiments.store import Store
 
     chosen = tables.load(options.table).on(options.data)
-    entries = compare(chosen, Store(options.runs, options.data_dir))
+    entries = compare(chosen, Store(options.runs, options.data_dir), options.budget)
     if options.form == "json":
         print(json.dumps(entries, indent=1))
     elif options.form == "csv":

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from workbench.errors import UnknownName
 from workbench.experiments import compare as comparing
 from workbench.experiments import tables
 from workbench.experiments.compare import cells, compare, protocols, show
@@ -314,8 +315,7 @@ def test_cells_of_all_budgets_and_of_one(store, save):
     save("resnet20", {0: 12.0}, dataset="cifar10", recipe=RECIPES["cifar-short"])
     longer = replace(RECIPES["cifar-short"], epochs=6)
     save("resnet20", {0: 60.0}, dataset="cifar10", recipe=longer)  # a run of no budget
-    entries = compare(CRA, store)
-    heads, lines = cells(CRA, entries)
+    heads, lines = cells(CRA, compare(CRA, store))
     error = "top-1 error (%)"
     other = "measured here, cifar10, 6 epochs, batch 128, one-cycle lr 0.4, momentum 0.9, weight decay 0.0005, bf16"
     sources = {source: cell for (title, source), cell in zip(heads, lines[4], strict=True) if title == error}
@@ -326,10 +326,16 @@ def test_cells_of_all_budgets_and_of_one(store, save):
         other: "60.00 (one seed)",
     }
     assert dict(zip(heads, lines[0], strict=True))[error, "measured here, smoke"] == "not measured"
-    one, lines = cells(CRA, entries, "smoke")
+    one, lines = cells(CRA, compare(CRA, store, "smoke"))
     assert [source for title, source in one if title == error] == ["published", "measured here, smoke"]
     assert "12.00" not in str(lines) and "60.00" not in str(lines)
     assert all(len(line) == len(one) for line in lines)
+    shown = {key: compare(CRA, store, key) for key in ("smoke", "cifar", "cifar100", "count")}
+    assert [len(entries) for entries in shown.values()] == [7, 5, 5, 5]  # the two controls are of smoke
+    states = [row(entries, "w/o")["status"] for entries in shown.values()]
+    assert states == ["measured on twins", "measured on twins", "not measured", "not measured"]
+    with pytest.raises(UnknownName, match=r"budget of cra-4 'cifar9'\. Did you mean 'cifar'"):
+        compare(CRA, store, "cifar9")
 
 
 def test_protocols_say_what_stands_behind_each_heading(store, save):
@@ -351,7 +357,7 @@ def test_what_was_measured_here_and_by_the_project_stand_apart(store, save):
     save("circularnet", {0: 93.0, 1: 95.0}, by=PROJECT)
     entries = compare(CRA, store)
     assert {m["origin"]: m["n"] for m in trained(row(entries, "w/o"))} == {HERE: 1, PROJECT: 2}
-    heads, lines = cells(CRA, entries, "smoke")
+    heads, lines = cells(CRA, compare(CRA, store, "smoke"))
     shown = dict(zip(heads, lines[4], strict=True))
     assert shown["top-1 error (%)", "measured here, smoke"] == "94.00 (one seed)"
     assert shown["top-1 error (%)", "measured by the project, smoke"] == "94.00 +- 1.41 (n = 2)"
@@ -362,11 +368,21 @@ def test_a_reading_may_be_of_one_budget(store, save):
         save(model, {0: error})
     for model, error in (("resnet20", 12.0), ("cra8-resnet20", 11.0)):
         save(model, {0: error}, dataset="cifar10", recipe=RECIPES["cifar-short"])
-    entries = compare(CRA, store)
-    both, one = ("\n".join(reading(CRA, entries, budget)) for budget in ("", "smoke"))
+    both, one, none = ("\n".join(reading(CRA, compare(CRA, store, key))) for key in ("", "smoke", "count"))
     assert "-91.00" in both and "-1.00" in both
     assert "-91.00" in one and "-1.00" not in one
-    assert "Nothing is measured yet" in "\n".join(reading(CRA, entries, "count"))
+    assert "Nothing is measured yet" in none
+
+
+def test_a_reading_says_when_networks_and_data_are_not_the_papers(store, save):
+    for model, error in (("resnet50", 24.0), ("cra7-resnet50", 23.0)):
+        save(model, {0: error}, dataset="imagenet", recipe=RECIPES["cra-imagenet"])
+    twins = "These are other networks and data than the paper's"
+    assert twins not in "\n".join(reading(CRA, compare(CRA, store)))
+    for model, error in (("circularnet", 94.0), ("cra7-circularnet", 3.0)):
+        save(model, {0: error})
+    assert twins in "\n".join(reading(CRA, compare(CRA, store)))
+    assert twins not in "\n".join(reading(CRA, compare(CRA, store, "paper")))
 
 
 def test_no_measured_number_is_subtracted_from_a_printed_one(store, save):
@@ -389,7 +405,7 @@ def test_runs_of_another_task_are_not_this_rows():
 
     def measured(label):
         (row,) = [row for row in table.rows if row.label == label]
-        entry = comparing._entry(table, row, {"resnet56": records})
+        entry = comparing._entry(table, row, {"resnet56": records}, "")
         return {m["dataset"] for m in entry["measured"] if m["dataset"]}
 
     assert measured("ResNet-56, CIFAR-100") == {"cifar100", "layouts"}  # the paper's own model, on any budget's data
@@ -403,5 +419,5 @@ def test_a_twin_stands_in_its_row_on_its_own_data_alone():
     metrics = {"top1_error": 1.0, "top5_error": 0.0}
     records = [Record(one.key(), one.spec(), "done", metrics, [], MACHINE, 1.0) for one in found]
     (row,) = [row for row in CRA.rows if row.label == "w/o"]
-    entry = comparing._entry(CRA, row, {"resnet20": records})
+    entry = comparing._entry(CRA, row, {"resnet20": records}, "")
     assert {m["dataset"] for m in entry["measured"] if m["dataset"]} == {"cifar10"}

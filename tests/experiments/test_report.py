@@ -73,7 +73,7 @@ def test_a_frame_grows_by_what_is_measured(store, save):
     assert new == {"measured here, smoke", "measured here, cifar"}
     assert frame.loc["w/o", ("top-1 error (%)", "measured here, smoke")] == "94.00 (one seed)"
     assert frame.loc["<7,7>", ("top-1 error (%)", "measured here, smoke")] == "not measured"
-    one = report.frame(CRA, report.compare(CRA, store), "cifar")
+    one = report.frame(CRA, report.compare(CRA, store, "cifar"))
     assert {source for _, source in one.columns} == {"published", "counted", "measured here, cifar", "status"}
 
 

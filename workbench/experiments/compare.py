@@ -14,9 +14,10 @@ from workbench.experiments.tables import Row, Table
 from workbench.training.recipe import Recipe, as_dict
 
 
-def compare(table: Table, store: Store) -> list[dict[str, Any]]:
+def compare(table: Table, store: Store, budget: str = "") -> list[dict[str, Any]]:
     """One entry a row: {"row", "model", "base", "published", "printed", "measured": [...], "status", "note"}.
 
+    budget: only what was counted or measured at it, and no control that it does not have; raises UnknownName.
     A measured entry has {"metric", "budget", "origin", "mean", "std", "n", "values", "protocol", "dataset", "model",
     "hardware", "code", "column"}; std is None for one seed.  Counted ones have the budget "count", {"agrees"}, and no
     data set.
@@ -24,16 +25,19 @@ def compare(table: Table, store: Store) -> list[dict[str, Any]]:
     by_model: dict[str, list[Record]] = defaultdict(list)
     for record in store.records():
         by_model[record.spec["model"]["name"]].append(record)
-    entries = [_entry(table, row, by_model) for row in (*table.rows, *table.controls)]
+    trained = table.budget(budget).key if budget not in ("", "count") else ""
+    controls = [row for row in table.controls if not budget or (trained and table.trained(row, trained))]
+    entries = [_entry(table, row, by_model, budget) for row in (*table.rows, *controls)]
     _head(table, entries)
     return entries
 
 
-def _entry(table: Table, row: Row, by_model: dict[str, list[Record]]) -> dict[str, Any]:
+def _entry(table: Table, row: Row, by_model: dict[str, list[Record]], budget: str) -> dict[str, Any]:
     wanted = _measures(table, row)
     found = [record for model in dict.fromkeys(model for model, _ in wanted) for record in by_model.get(model, ())]
     records = [r for r in found if (r.spec["model"]["name"], label(r.spec["dataset"])) in wanted]
     records = [record for record in records if not _of_another(table, row, record)]
+    records = [record for record in records if budget in ("", budget_of(table, row, record))]
     done = [record for record in records if record.status == "done"]
     trained = [metric for metric in table.metrics if metric.trained]
     return {
@@ -155,11 +159,11 @@ def _status(table: Table, row: Row, records: list[Record], done: list[Record]) -
     return ("measured" if recorded(row.model) in names else "measured on twins") + lost
 
 
-def protocols(entries: list[dict[str, Any]], budget: str = "") -> list[str]:
+def protocols(entries: list[dict[str, Any]]) -> list[str]:
     """What stands behind the headings: protocol, hardware, and the rows where they differ."""
     rows: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in entries:
-        for measured in (m for m in entry["measured"] if kept(m, budget)):
+        for measured in entry["measured"]:
             where = f", {measured['hardware']}" if measured["dataset"] else ""
             names = rows[measured["column"], measured["protocol"] + where]
             if entry["row"] not in names:
@@ -171,19 +175,13 @@ def protocols(entries: list[dict[str, Any]], budget: str = "") -> list[str]:
     ]
 
 
-def cells(
-    table: Table, entries: list[dict[str, Any]], budget: str = ""
-) -> tuple[list[tuple[str, str]], list[list[str]]]:
-    """Headings (metric, source) and lines: the row, then for each metric the print beside what was measured, status.
-
-    budget: only what was measured at that budget, instead of everything.
-    """
+def cells(table: Table, entries: list[dict[str, Any]]) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """Headings (metric, source) and lines: the row, then for each metric the print beside what was measured, status."""
     heads: list[tuple[str, str]] = []
     lines: list[list[str]] = [[entry["row"]] for entry in entries]
     for metric in table.metrics:
         mine = [
-            {m["column"]: show(metric, m) for m in entry["measured"] if m["metric"] == metric.key and kept(m, budget)}
-            for entry in entries
+            {m["column"]: show(metric, m) for m in entry["measured"] if m["metric"] == metric.key} for entry in entries
         ]
         sources = sorted({source for found in mine for source in found})
         heads += [(f"{metric.title} ({metric.unit})", source) for source in ("published", *sources)]
@@ -194,11 +192,6 @@ def cells(
     for line, entry in zip(lines, entries, strict=True):
         line.append(entry["status"])
     return [("", "row"), *heads, ("", "status")], lines
-
-
-def kept(measured: dict[str, Any], budget: str) -> bool:
-    """Does this value belong to a view of `budget`?"""
-    return not budget or measured["budget"] in (budget, "count")
 
 
 def show(metric: Metric, measured: dict[str, Any]) -> str:

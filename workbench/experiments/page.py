@@ -58,11 +58,11 @@ class Page:
 
     def numbers(self) -> "pd.DataFrame":
         """Published beside measured; each measured column names its data set and recipe."""
-        return report.frame(self.table, self._entries(), self.budget)
+        return report.frame(self.table, self._entries())
 
     def protocols(self) -> None:
         """How the measured numbers were made, and what does not add up in the published ones."""
-        print("\n".join(report.protocols(self._entries(), self.budget)))
+        print("\n".join(report.protocols(self._entries())))
         for erratum in self.table.errata:
             print(f"In print, {erratum.where}: {erratum.text}")
 
@@ -122,10 +122,10 @@ class Page:
 
     def reading(self) -> None:
         """What the numbers here say, in sentences made from them."""
-        print("\n".join(report.reading(self.table, self._entries(), self.budget)))
+        print("\n".join(report.reading(self.table, self._entries())))
 
     def _entries(self) -> list[dict[str, Any]]:
-        return report.compare(self.table, self.store)
+        return report.compare(self.table, self.store, self.budget)
 
     def _looked(self, what: str, *chosen: Any) -> "go.Figure | str":
         from workbench.experiments import looks

@@ -2,28 +2,26 @@
 
 from typing import Any
 
-from workbench.experiments.compare import kept
 from workbench.experiments.metrics import METRICS
 from workbench.experiments.paired import paired
 from workbench.experiments.table import Table
 from workbench.names import parse
 
 
-def reading(table: Table, entries: list[dict[str, Any]], budget: str = "") -> list[str]:
+def reading(table: Table, entries: list[dict[str, Any]]) -> list[str]:
     """What the numbers here say, in sentences made from them."""
     metric = next((metric for metric in table.metrics if metric.trained), None)
     verdicts = [m["agrees"] for entry in entries for m in entry["measured"] if "agrees" in m]
     lines = [f"{sum(verdicts)} of {len(verdicts)} counted cells agree to the printed digit."] if verdicts else []
     if metric is None:
         return lines
-    shown = [entry | {"measured": [m for m in entry["measured"] if kept(m, budget)]} for entry in entries]
-    deltas = differences(table, shown, metric.key)
+    deltas = differences(table, entries, metric.key)
     for where, base in dict.fromkeys((delta["where"], delta["base"]) for delta in deltas):
         lines.append(f"Measured {where}: {metric.title} against {base!r}, paired over seeds:")
         lines += [f"  {_sentence(delta)}" for delta in deltas if (delta["where"], delta["base"]) == (where, base)]
     if not deltas:
         lines.append("Nothing is measured yet; nothing follows about the claim.")
-    elif budget != "paper":
+    elif any(m["dataset"] and m["budget"] != "paper" for entry in entries for m in entry["measured"]):
         lines.append(
             "These are other networks and data than the paper's: they can support its claim, never its numbers."
         )

@@ -58,11 +58,11 @@ def run(table: Table, budget: str, store: Store, seeds: int = 0, resources: Reso
         run_all(table.experiments(budget, seeds), store, resources, progress)
 
 
-def frame(table: Table, entries: list[dict[str, Any]], budget: str = "") -> "pd.DataFrame":
-    """Published and measured columns side by side, all of them or those of one budget."""
+def frame(table: Table, entries: list[dict[str, Any]]) -> "pd.DataFrame":
+    """Published and measured columns side by side."""
     import pandas as pd
 
-    heads, lines = cells(table, entries, budget)
+    heads, lines = cells(table, entries)
     columns = pd.MultiIndex.from_tuples(heads[1:])
     return pd.DataFrame([line[1:] for line in lines], [line[0] for line in lines], columns)
 

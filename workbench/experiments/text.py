@@ -8,13 +8,13 @@ from workbench.experiments.compare import cells, protocols
 from workbench.experiments.tables import Table
 
 
-def plain(table: Table, entries: list[dict[str, Any]], budget: str = "") -> str:
-    """Aligned columns under two lines of headings, then the protocols; all of it or one budget's."""
-    heads, lines = cells(table, entries, budget)
+def plain(table: Table, entries: list[dict[str, Any]]) -> str:
+    """Aligned columns under two lines of headings, then the protocols."""
+    heads, lines = cells(table, entries)
     rows = [[metric for metric, _ in heads], [source for _, source in heads], *lines]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     aligned = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*aligned, "", *protocols(entries, budget)])
+    return "\n".join([*aligned, "", *protocols(entries)])
 
 
 def markdown(table: Table, entries: list[dict[str, Any]]) -> str:
