@@ -374,10 +374,10 @@ def test_a_reading_may_be_of_one_budget(store, save):
     assert "Nothing is measured yet" in none
 
 
-def test_a_reading_says_when_networks_and_data_are_not_the_papers(store, save):
+def test_a_reading_says_when_the_protocol_is_not_the_papers(store, save):
     for model, error in (("resnet50", 24.0), ("cra7-resnet50", 23.0)):
         save(model, {0: error}, dataset="imagenet", recipe=RECIPES["cra-imagenet"])
-    twins = "These are other networks and data than the paper's"
+    twins = "This is not the paper's protocol"
     assert twins not in "\n".join(reading(CRA, compare(CRA, store)))
     for model, error in (("circularnet", 94.0), ("cra7-circularnet", 3.0)):
         save(model, {0: error})

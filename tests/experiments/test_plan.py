@@ -243,8 +243,8 @@ def test_the_bytes_are_those_that_runs_leave(store, tiny_layouts):
 def test_a_probe_is_a_few_real_steps(monkeypatch):
     monkeypatch.undo()
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    seconds = throughput.step_s("circularnet", COUNTS["layouts"], RECIPES["smoke"], Setting("CPU", False, 1, 1))
-    large = throughput.step_s("resnet20", Data(100, 100, 10, 128), RECIPES["smoke"], Setting("CPU", False, 1, 1))
+    seconds = throughput.step_s("circularnet", COUNTS["layouts"], RECIPES["smoke"], Setting("CPU", 0, 1, 1))
+    large = throughput.step_s("resnet20", Data(100, 100, 10, 128), RECIPES["smoke"], Setting("CPU", 0, 1, 1))
     assert 0 < seconds < large < 5
     assert torch.equal(before, torch.get_rng_state()) and threads == torch.get_num_threads()
 

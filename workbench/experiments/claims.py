@@ -144,14 +144,19 @@ def judge(claim: Claim, store: Store) -> Verdict:
     return _judge(claim, _by_model(store) if claim.kind == "training" else {})
 
 
+def check_paper(paper: str) -> None:
+    """Raise UnknownName unless this paper, or "" for all, has claims here."""
+    papers = {claim.paper for claim in known()}
+    if paper and paper not in papers:
+        raise UnknownName("paper", paper, papers)
+
+
 def report(store: Store, paper: str = "") -> list[dict[str, Any]]:
     """One entry a claim, of one paper or of all; raises UnknownName.
 
     {"id", "paper", "statement", "where", "verdict", "evidence", "n"}
     """
-    papers = {claim.paper for claim in known()}
-    if paper and paper not in papers:
-        raise UnknownName("paper", paper, papers)
+    check_paper(paper)
     by_model, lines = _by_model(store), []
     for claim in known():
         if paper in ("", claim.paper):

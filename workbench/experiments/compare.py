@@ -1,7 +1,7 @@
 """Published beside measured.  Each number keeps its protocol; none is subtracted across protocols."""
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -72,7 +72,10 @@ def _of_another(table: Table, row: Row, record: Record) -> bool:
 
 
 def _head(table: Table, entries: list[dict[str, Any]]) -> None:
-    """Give each measured value the "column" it stands in; the machine is named where there is more than one."""
+    """Give each measured value the "column" it stands in.
+
+    The machine is named where there is more than one, and the network where one row has two by the same protocol.
+    """
     machines: dict[str, set[str]] = defaultdict(set)
     trained = [m for entry in entries for m in entry["measured"] if m["dataset"]]
     for measured in trained:
@@ -83,6 +86,10 @@ def _head(table: Table, entries: list[dict[str, Any]]) -> None:
     for measured in trained:
         if len(machines[measured["column"]]) > 1:
             measured["column"] += f", {measured['hardware']}"
+    for entry in entries:
+        places = Counter((measured["metric"], measured.get("column")) for measured in entry["measured"])
+        for measured in (m for m in entry["measured"] if m["dataset"] and places[m["metric"], m["column"]] > 1):
+            measured["column"] += f", {measured['model']}"
 
 
 def budget_of(table: Table, row: Row, record: Record) -> str | None:
@@ -101,7 +108,7 @@ def groups(records: Iterable[Record]) -> list[list[Record]]:
         where: dict[str, Any] = {key: record.environment[key] for key in ("device", "threads", "compiled")}
         where["processes"] = record.environment.get("processes", 1)
         where["origin"] = record.origin
-        where["moved"] = record.environment.get("machines", [])[1:]
+        where["moved"] = moved(record)
         alike = {key: value for key, value in record.spec.items() if key != "seed"}
         found[repr((alike, where))].append(record)
     return [sorted(group, key=lambda record: record.spec["seed"]) for group in found.values()]
@@ -117,8 +124,14 @@ def hardware(record: Record) -> str:
     where, threads = record.environment, record.environment["threads"]
     more = [f"{where['processes']} processes"] if where.get("processes", 1) > 1 else []
     more += ["compiled"] if where["compiled"] else []
-    more += ["moved between machines"] if where.get("machines", [])[1:] else []
+    more += [f"moved between machines: {', then '.join(moved(record))}"] if moved(record) else []
     return ", ".join([where["device"], f"{threads} thread{'s' * (threads != 1)}", *more])
+
+
+def moved(record: Record) -> list[str]:
+    """The machines that a run was on, first to last, where it did not stay on one."""
+    machines = record.environment.get("machines", [])
+    return machines if len(machines) > 1 else []
 
 
 def _summary(metric: Metric, group: list[Record], budget: str | None) -> dict[str, Any]:

@@ -9,8 +9,9 @@ margin d in points:
     within    supported: -d < low and high < d     contradicted: low > d or high < -d
     guard     contradicted: high < 0, else it does not stand in the way
 
-Anything else is inconclusive, and one seed always is.  How many seeds it would take: by the noncentral t, two-sided at
-the same level with 80 % power, for a true difference of d and the spread seen.
+Anything else is inconclusive, and one seed always is.  How many seeds it would take to see a difference of d: by the
+noncentral t, two-sided at the same level, for an interval that leaves out 0 in 80 % of cases, at the spread seen.  A
+true difference of just d stays a coin's toss for `effect`, whose mean must reach d.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from workbench.experiments.compare import budget_of, groups, hardware, protocol, recorded
-from workbench.experiments.experiment import Record
+from workbench.experiments.experiment import HERE, Record
 from workbench.experiments.observed import better, observe
 from workbench.experiments.paired import interval, seeds_needed
 from workbench.experiments.table import Row, Table
@@ -31,7 +32,7 @@ from workbench.names import parse
 if TYPE_CHECKING:
     from workbench.experiments.claims import Claim
 
-SCALES = ("paper", "imagenette", "cifar100", "cifar")  # the budgets that decide, best first; smoke's never do
+SCALES = ("paper", "usual", "imagenette", "cifar100", "cifar")  # the budgets that decide, best first; smoke's never do
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
 VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_MEASURED)
@@ -73,10 +74,9 @@ class Finding(NamedTuple):
 
 
 class Place(NamedTuple):
-    """One protocol on one machine; runs are compared within it, never across."""
+    """One budget on one machine; runs are compared within it, never across."""
 
     budget: str
-    protocol: str
     origin: str
     hardware: str
 
@@ -163,13 +163,15 @@ def collect(table: Table, rows: Iterable[Row], by_model: dict[str, list[Record]]
         records = [record for name in sorted(names) for record in by_model.get(name, ()) if record.status == "done"]
         for group in groups(records):
             if budget := budget_of(table, row, group[0]):
-                place = Place(budget, protocol(group[0]), group[0].origin, hardware(group[0]))
+                place = Place(budget, group[0].origin, hardware(group[0]))
                 found[place][row.label] = max(group, found[place].get(row.label, []), key=len)
     return found
 
 
 def values(comparison: Comparison, runs: Runs) -> list[float]:
-    """The comparison's value for every seed that all its rows have."""
+    """The comparison's value for every seed that all its rows have; none where they have not one protocol."""
+    if len({protocol(runs[row][0]) for _, row in comparison.weights if row in runs}) > 1:
+        return []
     terms = []
     for weight, row in comparison.weights:
         read = {record.spec["seed"]: observe(comparison.metric, record) for record in runs.get(row, ())}
@@ -191,34 +193,37 @@ def of_runs(claim: Claim, table: Table, by_model: dict[str, list[Record]]) -> Ve
     ranked = sorted(findings, key=lambda place: _rank(place, findings[place], len(asked)))
     deciding = [place for place in ranked if place.budget in SCALES]
     if not deciding:
-        return Verdict(NOT_MEASURED, " ".join([NO_RUNS, *_others(ranked, findings, len(asked))]), 0)
+        why = NO_PAIRS if any(place.budget in SCALES for place in places) else NO_RUNS
+        return Verdict(NOT_MEASURED, " ".join([why, *_others(ranked, places, findings, len(asked))]), 0)
     best, found = deciding[0], findings[deciding[0]]
     verdict = overall(found, len(asked))
     text = f"{_named(best, places[best], table)}: {_said(found, len(asked), verdict)}"
-    text = " ".join([text, *_others([place for place in ranked if place != best], findings, len(asked))])
+    text = " ".join([text, *_others([place for place in ranked if place != best], places, findings, len(asked))])
     return Verdict(verdict, text, min(finding.n for finding in found))
 
 
 NO_RUNS = "No runs yet at a protocol that counts."
+NO_PAIRS = "Runs at a protocol that counts, but no two that the claim compares have the same one."
 
 
 def _rank(place: Place, found: Sequence[Finding], asked: int) -> tuple:
-    """Two seeds for every comparison first, then the better protocol, then more seeds."""
+    """Two seeds for every comparison first, then the better protocol, then more seeds, then one's own."""
     fewest = min(finding.n for finding in found)
     scale = SCALES.index(place.budget) if place.budget in SCALES else len(SCALES)
-    return (len(found) < asked or fewest < 2, scale, -fewest, place)
+    return (len(found) < asked or fewest < 2, scale, -fewest, place.origin != HERE, place)
 
 
 def _named(place: Place, runs: Runs, table: Table) -> str:
-    """ "On resnet20 twins, cifar10, 5 epochs (budget cifar, AMD EPYC, 1 thread)"."""
+    """ "On resnet20 twins, cifar10, 5 epochs (budget cifar, by the project, AMD EPYC, 1 thread)"."""
     names = {row: records[0].spec["model"]["name"] for row, records in runs.items()}
     networks = dict.fromkeys(str(parse(name).backbone) for name in names.values())
     twins = any(names[row.label] != recorded(row.model) for row in table.rows if row.label in names)
-    return f"On {', '.join(networks)}{' twins' if twins else ''}, {_short(place)}"
+    return f"On {', '.join(networks)}{' twins' if twins else ''}, {_short(place, runs)}"
 
 
-def _short(place: Place) -> str:
-    return f"{', '.join(place.protocol.split(', ')[:2])} (budget {place.budget}, {place.hardware})"
+def _short(place: Place, runs: Runs) -> str:
+    protocols = dict.fromkeys(", ".join(protocol(records[0]).split(", ")[:2]) for records in runs.values())
+    return f"{' and '.join(protocols)} (budget {place.budget}, {place.origin}, {place.hardware})"
 
 
 def _said(found: Sequence[Finding], asked: int, verdict: str) -> str:
@@ -239,10 +244,10 @@ def _said(found: Sequence[Finding], asked: int, verdict: str) -> str:
     return text + "."
 
 
-def _others(places: Sequence[Place], findings: dict[Place, list[Finding]], asked: int) -> list[str]:
+def _others(
+    ranked: Sequence[Place], places: dict[Place, Runs], findings: dict[Place, list[Finding]], asked: int
+) -> list[str]:
     """The protocols that do not decide, in one sentence, if there are any."""
-    shown = [
-        f"{_short(place)}: {overall(findings[place], asked) if place.budget in SCALES else 'decides nothing'}"
-        for place in places
-    ]
+    says = {place: overall(findings[place], asked) if place.budget in SCALES else "decides nothing" for place in ranked}
+    shown = [f"{_short(place, places[place])}: {said}" for place, said in says.items()]
     return [f"Not counted: {'; '.join(shown)}."] if shown else []

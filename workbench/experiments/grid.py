@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workbench.errors import UnknownName, WorkbenchError
+from workbench.errors import OutOfRange, UnknownName, WorkbenchError
 from workbench.experiments import begin
 from workbench.experiments.experiment import Experiment, Record
 from workbench.experiments.store import Store
@@ -42,6 +42,13 @@ class Resources:
     workers: int = 0
     scheduler: str = ""
 
+    def __post_init__(self) -> None:
+        """Raises UnknownName for another engine, OutOfRange for a scheduler that nothing would ask."""
+        if self.engine not in ENGINES:
+            raise UnknownName("engine", self.engine, ENGINES)
+        if self.scheduler and self.engine != "dask":
+            raise OutOfRange(f"Scheduler {self.scheduler}: only engine dask has one; ask for that, or for none.")
+
 
 DEFAULT = Resources()
 
@@ -65,8 +72,6 @@ def run_all(
     on_progress gets the epochs finished so far and the epochs in all.  When one run fails, or this call is interrupted,
     the others save and stop; the next call continues.
     """
-    if resources.engine not in ENGINES:
-        raise UnknownName("engine", resources.engine, ENGINES)
     different = {experiment.key(): experiment for experiment in experiments}
     total = sum(experiment.recipe.epochs for experiment in different.values())
     waiting = {key: experiment for key, experiment in different.items() if store.get(experiment) is None}

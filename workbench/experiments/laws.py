@@ -58,7 +58,8 @@ def cra_independent(table: Table) -> tuple[bool, str]:
     changed[:, 0] += 1
     before, after = gates(block, x), gates(block, changed)
     alone = torch.equal(before[:, 1:], after[:, 1:]) and not torch.equal(before[:, 0], after[:, 0])
-    return alone, "One channel changed: its own attention follows, the others stay equal to the bit."
+    others = "the others stay equal to the bit" if alone else "the others change with it, or it does not"
+    return alone, f"One channel changed: its own attention follows, {others}."
 
 
 def cra_fits(table: Table) -> tuple[bool, str]:

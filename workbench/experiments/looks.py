@@ -46,17 +46,17 @@ def cams(table: Table, store: Store, budget: str, rows: Sequence[str], count: in
         uint8, x, names, labels = shown(run, store, count)
         found = grad_cam(store.trained(run), x, labels)
         lines += [f"{name}<br>{row}" for name in names]
-        heats += [[None, *(found[stage][i] for stage in found)] for i in range(count)]
+        heats += [[None, *(found[stage][i] for stage in found)] for i in range(len(names))]
     stages = max(map(len, heats)) - 1
     heats = [heat + [None] * (stages + 1 - len(heat)) for heat in heats]
-    order = [row * count + picture for picture in range(count) for row in range(len(rows))]
-    grid = np.stack([uint8[i % count] for i in order])[:, None]
+    order = [row * len(uint8) + picture for picture in range(len(uint8)) for row in range(len(rows))]
+    grid = np.stack([uint8[i % len(uint8)] for i in order])[:, None]
     columns = ["picture", *(f"stage {number}" for number in range(1, stages + 1))]
     return pictures.overlay_grid(grid, [heats[i] for i in order], columns, [lines[i] for i in order], "Grad-CAM")
 
 
 def detections(table: Table, store: Store, budget: str, rows: Sequence[str], count: int, least: float) -> "go.Figure":
-    """What the detectors of these rows find in the first `count` test pictures, side by side.  CRA Fig. 7.
+    """What the detectors of these rows find in the first test pictures, at most `count`, side by side.  CRA Fig. 7.
 
     least: the score, in [0, 1], from which on a box is shown.
     """
@@ -65,7 +65,7 @@ def detections(table: Table, store: Store, budget: str, rows: Sequence[str], cou
 
     runs = {row: _runs(table, store, budget, row)[0] for row in rows}
     _, test = datasets.load_boxes(next(iter(runs.values())).dataset, store.data)
-    items = [test.item(index) for index in range(count)]
+    items = [test.item(index) for index in range(min(count, len(test)))]
     scenes = [
         explain.Scene(f"test picture {number}", item.picture.numpy(), explain.true_boxes(item, test.classes))
         for number, item in enumerate(items, 1)
@@ -79,15 +79,15 @@ def detections(table: Table, store: Store, budget: str, rows: Sequence[str], cou
 
 
 def shown(run: Experiment, store: Store, count: int) -> tuple[np.ndarray, Tensor, list[str], list[int]]:
-    """The first test picture of each of the first `count` classes: uint8 (N, H, W, 3), normalised (N, 3, H, W), class
-    names and numbers.
+    """The first test picture of each of the first `count` classes that have one, or of fewer where there are fewer:
+    uint8 (N, H, W, 3), normalised (N, 3, H, W), class names and numbers.
     """
     from workbench.build import image_size
 
     _, test = datasets.load(run.dataset, store.data, image_size(run.model))
-    index = [int((test.labels == label).nonzero()[0, 0]) for label in range(count)]
-    uint8, x = normalised(test, index)
-    return uint8.numpy(), x, [test.classes[label] for label in range(count)], [*range(count)]
+    labels = test.labels.unique()[:count].tolist()
+    uint8, x = normalised(test, [int((test.labels == label).nonzero()[0, 0]) for label in labels])
+    return uint8.numpy(), x, [test.classes[label] for label in labels], labels
 
 
 def _runs(table: Table, store: Store, budget: str, row: str) -> list[Experiment]:

@@ -13,6 +13,7 @@ from workbench import files
 from workbench.errors import Corrupt, Interrupted, UnknownName, WorkbenchError
 from workbench.experiments import kernels
 from workbench.experiments.cells import check_parameters, fault, read
+from workbench.experiments.claims import check_paper
 from workbench.experiments.compare import budget_of
 from workbench.experiments.grid import DEFAULT, Resources
 from workbench.experiments.report import run
@@ -120,7 +121,8 @@ def reproduce(
 
 
 def claims(store: Store, paper: str = "") -> Path:
-    """Execute the page of claims, of one paper or of all: runs/notebooks/claims[-<paper>].ipynb."""
+    """Execute the page of claims, of one paper or of all: runs/notebooks/claims[-<paper>].ipynb; raises UnknownName."""
+    check_paper(paper)
     folder = files.ensure_writable(store.root / "notebooks").resolve()
     target = folder / f"{'-'.join(filter(None, ('claims', paper.lower())))}.ipynb"
     roots = {"runs_dir": str(store.root.resolve()), "data_dir": str(store.data.resolve())}

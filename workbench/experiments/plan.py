@@ -128,7 +128,7 @@ def text(found: Plan) -> str:
     cells = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in (heads, *lines)]
     aligned = ["  ".join(line).rstrip() for line in cells]
     where = found.where
-    share = f"{where.jobs} at a time" + (f", {where.threads} thread(s) each" if not where.gpu else "")
+    share = f"{where.jobs} at a time" + (f", {where.threads} thread(s) each" if not where.gpus else "")
     last = [
         f"\nIn all {duration(found.hours)} of training, {duration(found.wall_hours)} on this {where.device}, {share}; "
         f"{amount(found.size_bytes)} in the runs folder.",
@@ -136,7 +136,7 @@ def text(found: Plan) -> str:
         f"Smallest difference: from the row that each is measured against, that n = {found.seeds} paired seeds detect "
         "in 80 % of tables (two-sided t at 95 %, noncentral t); one seed says nothing about the noise.",
     ]
-    if where.gpu and where.jobs > 1:
+    if 0 < where.gpus < where.jobs:
         last.append("Runs that share a GPU slow each other: the time on it is a lower bound.")
     return "\n".join([*aligned, *last])
 

@@ -163,7 +163,7 @@ def over_parameters(table: Table, store: Store, budget: str) -> "go.Figure":
         if row.label in trained and "params" in row.published
     ]
     drawn = {point.label for point in points}
-    pairs = [(table.base(row), row.label) for row in table.rows if {"connection", "conv"} & _more(table, row)]
+    pairs = [(table.base(row), row.label) for row in table.rows if _more(table, row) in ({"connection"}, {"conv"})]
     pairs = [pair for pair in pairs if drawn.issuperset(pair)]
     return accuracy_over_parameters(points, label(metric), pairs, origin(found))
 

@@ -15,7 +15,8 @@ class Row(NamedTuple):
 
     A count may print its own unit, "853.02K"; a metric that the paper leaves out ("-") is not in `published`.
     recipe: budget -> the row's own, instead of the budget's; classes: of the row's data set; layers: (output size,
-    operations) line by line, where the paper prints the architecture; log: (epoch, value) as far as the paper shows it.
+    operations) line by line, where the paper prints the architecture; log: (epoch, value) as far as the paper shows it;
+    base: the row that it is measured against, where its options hide that from `Table.base`.
     """
 
     label: str
@@ -27,6 +28,7 @@ class Row(NamedTuple):
     classes: int = 0
     layers: tuple[tuple[str, str], ...] = ()
     log: tuple[tuple[int, float], ...] = ()
+    base: str = ""
 
     def __str__(self) -> str:
         return self.label
@@ -124,8 +126,8 @@ class Table(NamedTuple):
         That of the same network without its outermost part, or of its bare backbone, or the table's baseline, under
         the same detector; a bare backbone is its own.
         """
-        if not row.model:
-            return self.baseline
+        if row.base or not row.model:
+            return row.base or self.baseline
         without = _without(parse(row.model))
         if not without:
             return row.label

@@ -43,8 +43,9 @@ def read(path: Path) -> Table:
         labels = [row.label for row in (*rows, *controls)]
         if len(set(labels)) < len(labels):
             raise OutOfRange(f"two rows have one label among {labels}")
-        if raw["baseline"] not in labels:
-            raise OutOfRange(f"baseline {raw['baseline']!r} is not a row; rows are {labels}")
+        for one in (raw["baseline"], *(row.base for row in rows if row.base)):
+            if one not in labels:
+                raise OutOfRange(f"baseline {one!r} is not a row; rows are {labels}")
         budgets = {key: Budget(key, **{"datasets": {}} | value) for key, value in raw.get("budgets", {}).items()}
         _check(raw["convention"], budgets, (*rows, *controls))
         plain = {key: raw[key] for key in ("key", "paper", "caption", "protocol", "convention", "classes", "baseline")}
@@ -95,7 +96,8 @@ def _row(raw: dict[str, Any], metrics: tuple[Metric, ...], classes: int) -> Row:
     own = raw.get("classes", classes)
     log = tuple((epoch, value) for epoch, value in raw.get("log", ()))
     given = raw.get("twin", {}), raw.get("recipe", {}), raw.get("note", "")
-    row = Row(raw["label"], raw["model"], printed, *given, classes=own, layers=layers, log=log)
+    base = raw.get("base", "")
+    row = Row(raw["label"], raw["model"], printed, *given, classes=own, layers=layers, log=log, base=base)
     try:
         for name in filter(None, (row.model, *row.twin.values())):
             parse(name)

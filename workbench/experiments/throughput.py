@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 from workbench import datasets
 from workbench.errors import WorkbenchError
+from workbench.experiments.compare import moved
 from workbench.experiments.experiment import Record
-from workbench.experiments.grid import Resources, cores
+from workbench.experiments.grid import Resources, cores, gpus
 from workbench.experiments.store import Store
 from workbench.names import parse
 from workbench.training.recipe import Recipe
@@ -65,10 +66,10 @@ class Rate(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """Where runs would be trained: the device's name, whether it is a GPU, runs at a time, threads of each."""
+    """Where runs would be trained: the device's name, how many GPUs, 0 for the CPU, runs at a time, threads of each."""
 
     device: str
-    gpu: bool
+    gpus: int
     jobs: int
     threads: int
 
@@ -96,10 +97,10 @@ def setting(resources: Resources, left: int) -> Setting:
     from workbench.training.processes import check_device
 
     check_device(resources.device)
-    gpu = resources.device != "cpu" and torch.cuda.is_available()
-    jobs = resources.jobs or (1 if gpu else cores())
-    name = device_name(torch.device("cuda" if gpu else "cpu"))
-    return Setting(name, gpu, max(1, min(jobs, left)), cores() if gpu else max(1, cores() // jobs))
+    cards = gpus(resources.device)
+    jobs = resources.jobs or cards or cores()
+    name = device_name(torch.device("cuda" if cards else "cpu"))
+    return Setting(name, cards, max(1, min(jobs, left)), cores() if cards else max(1, cores() // jobs))
 
 
 def makespan(seconds: Iterable[float], jobs: int) -> float:
@@ -119,7 +120,7 @@ class Throughput:
         self.measured: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
         for record in store.records():
             spec, machine = record.spec, record.environment
-            alone = machine.get("processes", 1) == 1 and not machine.get("machines", [])[1:]
+            alone = machine.get("processes", 1) == 1 and not moved(record)
             same = machine["device"] == where.device and not machine["compiled"]
             if same and alone and record.status == "done" and record.curves and record.duration_s > 0:
                 key = spec["model"]["name"], datasets.label(spec["dataset"]), spec["recipe"]["precision"]
@@ -135,7 +136,7 @@ class Throughput:
         """Of records of one model and data set; those of as many threads as planned, where there are any."""
         chosen = [record for record in records if record.environment["threads"] == self.where.threads] or records
         threads = {record.environment["threads"] for record in chosen}
-        other = "" if self.where.gpu or threads == {self.where.threads} else f" with {_list(threads)} thread(s)"
+        other = "" if self.where.gpus or threads == {self.where.threads} else f" with {_list(threads)} thread(s)"
         done = work(model, size, sum(len(record.curves) for record in chosen))
         seconds = sum(record.duration_s for record in chosen)
         return Rate(seconds / done, f"measured in {len(chosen)} run{'s' * (len(chosen) > 1)}{other}")
@@ -181,7 +182,7 @@ def step_s(model: str, size: Data, recipe: Recipe, where: Setting) -> float:
     from workbench.build import image_size
 
     side = size.side or image_size(model)
-    small = side < LARGE_PX or where.gpu
+    small = side < LARGE_PX or where.gpus
     batch = recipe.batch if small else min(FEW, recipe.batch)
     settings: dict[str, Any] = {"lr": 1e-6, "schedule": "constant", "milestones": (), "epochs": 100}
     settings |= {"warmup": 0, "updates": 0, "backbone": ""}
@@ -191,7 +192,7 @@ def step_s(model: str, size: Data, recipe: Recipe, where: Setting) -> float:
     try:
         with torch.random.fork_rng(devices=[]):
             training = _training(model, size.classes, side, replace(recipe, **settings), where)
-            times = [_timed(training) for _ in range(13 if where.gpu else 4 if small else 2)]
+            times = [_timed(training) for _ in range(13 if where.gpus else 4 if small else 2)]
         return statistics.median(times[-3:] if small else times[-1:]) / batch
     finally:
         torch.set_num_threads(threads)
@@ -207,7 +208,7 @@ def _training(model: str, classes: int, side: int, recipe: Recipe, where: Settin
     from workbench.detection.training import DetectionTraining
     from workbench.training.loop import Training
 
-    device = "cuda" if where.gpu else "cpu"
+    device = "cuda" if where.gpus else "cpu"
     if parse(model).detector:
         figures = shapes.make(recipe.batch, seed=0)
         return DetectionTraining(build(model, classes), figures, figures, recipe, 0, device)
