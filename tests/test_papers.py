@@ -84,6 +84,8 @@ def test_claims_are_told_as_json(at, capsys):
         (["ablate", "dca-connection", "resnet8", "--schemas", "drect"], "direct"),
         (["ablate", "dca-connection", "resnet8", "--attention", "xse"], "Did you mean"),
         (["claims", "Nobody"], "Nobody"),
+        (["claims", "a/b", "--notebook"], "Unknown paper 'a/b'"),
+        (["plan", "cra-4", "--budget", "count", "--engine", "dsk"], "Did you mean 'dask'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

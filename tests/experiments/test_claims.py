@@ -169,6 +169,15 @@ def test_nothing_measured(store):
     assert judge(ALL["cra-grid"], store) == (NONE, f"{evidence.NO_RUNS} {ALL['cra-grid'].note}", 0)
 
 
+def test_a_law_that_fails_does_not_say_that_it_holds(monkeypatch):
+    table = tables.load("cra-1")
+    holds, sentence = laws.cra_independent(table)
+    assert holds and "to the bit" in sentence
+    monkeypatch.setattr(laws, "gates", lambda block, x: x.sum((1, 2, 3))[:, None].expand(-1, 4))  # of the whole map
+    holds, sentence = laws.cra_independent(table)
+    assert not holds and "the others change with it" in sentence
+
+
 def test_procedural_pictures_never_decide(store, save):
     smoke = {"dataset": "layouts", "recipe": RECIPES["smoke"]}
     save("cra7-circularnet", spread(1), **smoke)
@@ -209,7 +218,32 @@ def test_a_better_protocol_outweighs(store, grids, save):
     save("cra1-resnet50", spread(8, 0.2), **own)
     found = judge(ALL["cra-spatial"], store)
     assert found.verdict == NO and found.evidence.startswith("On resnet50, imagenette, 30 epochs")
-    assert "cifar10, 5 epochs (budget cifar, CPU A, 1 thread): supported" in found.evidence
+    assert "cifar10, 5 epochs (budget cifar, here, CPU A, 1 thread): supported" in found.evidence
+
+
+def test_of_two_alike_ones_own_runs_decide(store, grids):
+    grids({"<7,7>": spread(9), "<1,1>": spread(8, 0.2)}, by=PROJECT)
+    assert judge(ALL["cra-spatial"], store).verdict == NO
+    grids({"<7,7>": spread(8), "<1,1>": spread(9, 0.2)})
+    found = judge(ALL["cra-spatial"], store)
+    assert found.verdict == YES and "(budget cifar, here, CPU A, 1 thread)" in found.evidence
+    assert "(budget cifar, by the project, CPU A, 1 thread): contradicted" in found.evidence
+
+
+def test_comparisons_may_have_a_protocol_each_and_their_rows_one(store, save):
+    """DCA's Table 7 has a recipe for RetinaNet and one for Cascade R-CNN; Bridge has one for ResNet and one for SENet."""
+    table, claim = tables.load("dca-7"), ALL["dca-detects"]
+    for row in table.rows:
+        ap = 41.0 if row.label.startswith("DCA") else 40.0
+        metrics = {metric: ap for metric in claim.metrics}
+        save(row.model, spread(0), "coco2017", table.recipe(row, "paper"), metrics=metrics)
+    assert judge(claim, store).verdict == YES
+    table = tables.load("bridge-1")
+    curves = [{"epoch": 1, "test_top1_error": 9.0}]
+    for row in table.rows:
+        save(row.model, spread(9), "cifar10", table.recipe(row, "paper"), curves=curves)
+    found = judge(ALL["bridge-se-above-resnet"], store)
+    assert found.verdict == NONE and found.evidence.startswith(evidence.NO_PAIRS)
 
 
 def test_all_comparisons_must_hold_and_one_against_is_enough(store, grids):

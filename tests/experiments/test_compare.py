@@ -13,6 +13,7 @@ from workbench.experiments import tables
 from workbench.experiments.compare import cells, compare, protocols, show
 from workbench.experiments.experiment import HERE, PROJECT, Experiment, Record
 from workbench.experiments.reading import differences, reading
+from workbench.experiments.report import of_budget
 from workbench.experiments.store import Store
 from workbench.files import write_json
 from workbench.training.recipe import RECIPES
@@ -43,11 +44,12 @@ def save(store):
         status="done",
         code="1f3a9c2e",
         by=HERE,
+        machines=(),
     ):
         for seed, error in errors.items():
             experiment = Experiment(model=model, dataset=dataset, recipe=recipe, seed=seed)
             metrics = {"top1_error": error, "top5_error": error / 4, "best_top1_error": error}
-            where = {"device": device, "threads": threads, "compiled": False, "code": code}
+            where = {"device": device, "threads": threads, "compiled": False, "code": code, "machines": list(machines)}
             done = status == "done"
             record = Record(
                 experiment.key(),
@@ -363,6 +365,32 @@ def test_what_was_measured_here_and_by_the_project_stand_apart(store, save):
     assert shown["top-1 error (%)", "measured by the project, smoke"] == "94.00 +- 1.41 (n = 2)"
 
 
+def test_runs_that_moved_otherwise_stand_apart(store, save):
+    """By every machine that they were on, the first as well."""
+    save("circularnet", {0: 90.0, 1: 92.0}, machines=["C", "A"])
+    save("circularnet", {2: 60.0}, machines=["B", "A"])
+    save("circularnet", {3: 70.0}, machines=["C", "D", "A"])
+    save("circularnet", {4: 50.0, 5: 50.0}, machines=["A"])
+    found = trained(row(compare(CRA, store), "w/o"))
+    assert sorted(one["n"] for one in found) == [1, 1, 2, 2]
+    assert len({one["column"] for one in found}) == 4
+    assert "CPU A, 1 thread, moved between machines: B, then A" in {one["hardware"] for one in found}
+    heads, lines = cells(CRA, compare(CRA, store))
+    shown = [cell for (title, _), cell in zip(heads, lines[4], strict=True) if title == "top-1 error (%)"]
+    assert sorted(cell.split()[0] for cell in shown) == ["24.20", "50.00", "60.00", "70.00", "91.00"]
+    assert len(of_budget(CRA, store, "smoke")["w/o"]) == 2
+
+
+def test_two_networks_by_one_protocol_stand_apart_in_a_row(store, save):
+    save("resnet50", {0: 5.0}, dataset="cifar10", recipe=RECIPES["resnet-cifar"])
+    one = trained(row(compare(CRA, store), "w/o"))[0]["column"]
+    save("resnet20", {0: 8.0}, dataset="cifar10", recipe=RECIPES["resnet-cifar"])
+    heads, lines = cells(CRA, compare(CRA, store))
+    shown = dict(zip(heads, lines[4], strict=True))
+    found = {source.removeprefix(one): cell for (title, source), cell in shown.items() if title == "top-1 error (%)"}
+    assert found == {"published": "24.20", ", resnet50": "5.00 (one seed)", ", resnet20": "8.00 (one seed)"}
+
+
 def test_a_reading_may_be_of_one_budget(store, save):
     for model, error in (("circularnet", 94.0), ("cra7-circularnet", 3.0)):
         save(model, {0: error})
@@ -377,7 +405,7 @@ def test_a_reading_may_be_of_one_budget(store, save):
 def test_a_reading_says_when_the_protocol_is_not_the_papers(store, save):
     for model, error in (("resnet50", 24.0), ("cra7-resnet50", 23.0)):
         save(model, {0: error}, dataset="imagenet", recipe=RECIPES["cra-imagenet"])
-    twins = "This is not the paper's protocol"
+    twins = "Protocol, networks or data are not the paper's"
     assert twins not in "\n".join(reading(CRA, compare(CRA, store)))
     for model, error in (("circularnet", 94.0), ("cra7-circularnet", 3.0)):
         save(model, {0: error})

@@ -8,7 +8,7 @@ import signal
 import pytest
 import torch
 
-from workbench.errors import CannotWrite, DataMissing, UnknownName, WorkbenchError
+from workbench.errors import CannotWrite, DataMissing, OutOfRange, UnknownName, WorkbenchError
 from workbench.experiments import grid
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.grid import Resources
@@ -80,6 +80,12 @@ def test_what_is_asked_for_twice_is_run_once(ran):
     again = [*THREE, THREE[0], experiment(seed=3), experiment(seed=3)]
     found = grid.run_all(again, folder(root, "runs"), TWO, lambda *progress: seen.append(progress))
     assert found[:4] == [*records, records[0]] and found[4] == found[5] and seen[-1] == (4, 4)
+
+
+def test_a_scheduler_that_nothing_would_ask_is_refused():
+    with pytest.raises(OutOfRange, match=r"tcp://here:8786: only engine dask has one"):
+        Resources(scheduler="tcp://here:8786")
+    assert Resources(engine="dask", scheduler="tcp://here:8786").scheduler  # witness
 
 
 def test_an_unknown_engine_is_named_before_anything_starts(tmp_path):

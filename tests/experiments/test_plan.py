@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from workbench.errors import OutOfRange, UnknownName
-from workbench.experiments import tables, throughput
+from workbench.experiments import grid, tables, throughput
 from workbench.experiments.experiment import Experiment, Record
 from workbench.experiments.grid import Resources
 from workbench.experiments.paired import detectable
@@ -211,7 +211,17 @@ def test_a_gpu_that_is_not_here_is_not_planned_with(store, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(OutOfRange, match="no GPU here; use auto or cpu"):
         plan(CRA, "smoke", store, resources=Resources(device="cuda"))
-    assert not plan(CRA, "smoke", store, resources=Resources(device="auto")).where.gpu  # witness
+    assert not plan(CRA, "smoke", store, resources=Resources(device="auto")).where.gpus  # witness
+
+
+def test_a_plan_spreads_runs_as_the_grid_does(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr("workbench.training.environment.device_name", lambda device: "GPU")
+    for jobs, left in ((0, 8), (0, 2), (8, 8), (3, 8)):
+        planned = throughput.setting(Resources(jobs=jobs), left)
+        assert planned.jobs == sum(share.width for share in grid.shares([None] * left, jobs, 4)), (jobs, left)
+    assert throughput.setting(Resources(), 8) == ("GPU", 4, 4, grid.cores())
 
 
 def test_nothing_to_train_at_count(store):

@@ -22,9 +22,7 @@ def reading(table: Table, entries: list[dict[str, Any]]) -> list[str]:
     if not deltas:
         lines.append("Nothing is measured yet; nothing follows about the claim.")
     elif any(m["dataset"] and m["budget"] != "paper" for entry in entries for m in entry["measured"]):
-        lines.append(
-            "This is not the paper's protocol, mostly not its networks and data: it can support its claim, never its numbers."
-        )
+        lines.append("Protocol, networks or data are not the paper's: they can support its claim, never its numbers.")
     return lines
 
 
