@@ -231,7 +231,7 @@ def test_of_two_alike_ones_own_runs_decide(store, grids):
 
 
 def test_comparisons_may_have_a_protocol_each_and_their_rows_one(store, save):
-    """DCA's Table 7 has a recipe for RetinaNet and one for Cascade R-CNN; Bridge has one for ResNet and one for SENet."""
+    """DCA Table 7 has a recipe for RetinaNet and one for Cascade R-CNN, Bridge one for ResNet and one for SENet."""
     table, claim = tables.load("dca-7"), ALL["dca-detects"]
     for row in table.rows:
         ap = 41.0 if row.label.startswith("DCA") else 40.0
