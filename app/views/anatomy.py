@@ -163,7 +163,7 @@ def reductions(found: anatomy.Seen, channel: int) -> None:
     st.subheader("What the reduction costs", divider="gray")
     count, side = found.x.shape[1], min(found.x.shape[-2:])
     own = count // found.block.transform[0].out_features
-    reduction = choose_number("Reduction r", "size", 1, min(count, 64), own)
+    reduction = choose_number("Reduction r", "size", 1, min(count, max(own, 64)), own)
     sizes = tuple(size for size in (1, 4, 7, 8) if size <= side)
     rows = anatomy.costs(count, reduction, sizes)
     frame = pd.DataFrame(rows).set_axis(["module", "parameters", "multiply-adds"], axis=1)

@@ -71,10 +71,10 @@ def show_figures(table: Table, entries: list[dict]) -> None:
         return
     budget = choose_budget(table, ready)
     st.caption(table.budget(budget).note)
-    st.plotly_chart(
-        report.figure(table, store(), budget),
-        alt=f"{table.caption} Left, published single runs; right, every seed measured at budget {budget}.",
-    )
+    figure = report.figure(table, store(), budget)
+    alt = f"{table.caption} Left, published single runs; right, every seed measured at budget {budget}."
+    st.plotly_chart(figure, alt=alt)
+    downloads(f"{table.key}-{budget}", figure)
     if not table.data and any(metric.key == "params" for metric in table.metrics):  # a folder's classes are not known
         st.subheader("Over the parameters")
         st.caption("Lines join a module (open) with its connected or convolutional form (filled). DCA Fig. 1.")

@@ -60,6 +60,14 @@ def test_choices_of_the_link_are_respected_and_kept(page, models):
     assert metrics(test)["Transform"] != metrics(other)["Transform"]  # witness
 
 
+def test_a_reduction_beyond_the_slider_of_others_is_a_choice(page, tmp_path):
+    wide = "se[reduction=80]-shufflenet0_5"
+    save_models(tmp_path / "share" / "models", [wide])
+    test = page("anatomy", network=wide)
+    assert not test.exception and link(test)["network"].startswith("se")
+    assert test.slider[-1].max == test.slider[-1].value == 80
+
+
 def test_sliders_change_the_page_and_the_link(page):
     test = page("anatomy", network="cra")
     before = metrics(test)
