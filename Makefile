@@ -9,12 +9,12 @@ LEARN  := $(wildcard notebooks/learn/*.ipynb)
 NBVAL  := --nbval --nbval-current-env --nbval-cell-timeout=600 \
           $(addprefix --nbval-sanitize-with ,$(wildcard notebooks/sanitize.cfg))
 
-.PHONY: help env demo test soak check lab app docs lock clean
+.PHONY: help env demo test slow soak check lab app docs lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 14
 
-env: .venv/current  ## the pinned environment in .venv (PYTHON=python3.12 chooses another Python)
+env: .venv/current  ## the pinned environment in .venv (PYTHON=python3.12 chooses the Python of a new one)
 
 demo: env  ## reproduce a published table at smoke size
 	$(BIN)/workbench reproduce cra-4 --budget smoke
@@ -22,6 +22,9 @@ demo: env  ## reproduce a published table at smoke size
 test: check  ## check, then the tests (all but the slow ones), then the learning notebooks
 	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not soak"
 	$(if $(LEARN),$(BIN)/pytest $(NBVAL) $(LEARN))
+
+slow: env  ## the tests that `make test` leaves out, such as every solution in the lessons
+	$(BIN)/pytest -q -m slow tests
 
 soak: env  ## kill runs at 200 random moments (KILLS=1000 for more), and compare what they come to
 	$(BIN)/pytest -q -m soak tests/faults
