@@ -23,7 +23,7 @@ test: check  ## check, then the tests (all but the slow ones), then the learning
 	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not soak"
 	$(if $(LEARN),$(BIN)/pytest $(NBVAL) $(LEARN))
 
-slow: env  ## the tests that `make test` leaves out, such as every solution in the lessons
+slow: env  ## the tests that `make test` leaves out, but for those of `make soak`
 	$(BIN)/pytest -q -m slow tests
 
 soak: env  ## kill runs at 200 random moments (KILLS=1000 for more), and compare what they come to

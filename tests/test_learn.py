@@ -35,13 +35,24 @@ def of_kind(notebook, kind):
 
 
 def solutions(cell):
-    """(code, what it is said to print or None) of each solution in a markdown cell."""
+    """(code, what it is said to print or None, what its last line is said to be or None) of each solution in a cell."""
     found = []
     for text in SOLUTION.findall(cell.source):
         code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
         printed = re.search(r"It prints\n\n```text\n(.*?)```", text, re.DOTALL)
-        found += [(one, printed[1].strip() if printed else None) for one in code]
+        value = re.search(r"```\n\n(?:The (?:answer|result) is )?`(.*?)`", text)
+        found += [(one, printed[1].strip() if printed else None, value[1] if value else None) for one in code]
     return found
+
+
+def ran(code, space):
+    """What a solution prints, and its last line's value as a notebook shows it."""
+    *lines, last = ast.parse(code).body
+    shown = isinstance(last, ast.Expr)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(ast.Module([*lines, *[last] * (not shown)], []), "solution", "exec"), space)
+        value = eval(compile(ast.Expression(last.value), "solution", "eval"), space) if shown else None
+    return printed.getvalue().strip(), repr(value)
 
 
 def defined(source):
@@ -100,7 +111,7 @@ def test_every_exercise_has_a_solution_that_is_code(key):
     for cell in exercises:
         assert len(re.findall(r"\bExercise\b", cell.source)) == len(SOLUTION.findall(cell.source)), cell.id
         assert solutions(cell)
-        for code, _ in solutions(cell):
+        for code, *_ in solutions(cell):
             compile(code, cell.id, "exec")
 
 
@@ -172,7 +183,17 @@ def test_a_stored_number_that_is_wrong_fails(tmp_path):
     assert re.search(r"FAILED wrong.ipynb", ran.stdout) and "15.002" in ran.stdout
 
 
-@pytest.mark.slow
+def test_a_solution_s_answer_is_its_last_line():
+    """Where the text behind the code begins with it."""
+    text = "<details><summary>Solution</summary>\n\n```python\nx = 2\nx + 1\n```\n\n{}\n\n</details>"
+    answers = ["The answer is `3`: it is.", "`3`.", "Three. With `4` it is five."]
+    cells = [nbformat.v4.new_markdown_cell(text.format(answer)) for answer in answers]
+    assert [one[2] for cell in cells for one in solutions(cell)] == ["3", "3", None]
+    assert ran("x = 2\nx + 1", {}) == ("", "3") and ran("print(2)\nx = 2", {}) == ("2", "None")
+    answered = [one for notebook in FILES.values() for cell in notebook.cells for one in solutions(cell) if one[2]]
+    assert len(answered) >= 15
+
+
 @pytest.mark.filterwarnings("ignore")  # of other packages; the figures are not looked at here
 @pytest.mark.parametrize("key", FILES)
 def test_every_solution_runs_and_prints_what_it_says(key, monkeypatch):
@@ -186,9 +207,7 @@ def test_every_solution_runs_and_prints_what_it_says(key, monkeypatch):
         if cell.cell_type == "code":
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(cell.source, cell.id, "exec"), space)
-        for code, said in solutions(cell):
-            printed = io.StringIO()
-            with contextlib.redirect_stdout(printed):
-                exec(compile(code, cell.id, "exec"), dict(space))
-            assert said is None or printed.getvalue().strip() == said, cell.id
+        for code, said, value in solutions(cell):
+            found = ran(code, dict(space))
+            assert said in (None, found[0]) and value in (None, found[1]), cell.id
     plt.close("all")
