@@ -8,7 +8,7 @@ from scenes import boxes, pictures, targets
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, retinanet_resnet50_fpn
 from torchvision.models.detection.faster_rcnn import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.retinanet import RetinaNet_ResNet50_FPN_Weights
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from workbench import cli
 from workbench.build import build, canonical, resolved
@@ -96,6 +96,26 @@ def test_a_panorama_is_padded_to_the_grid():
     assert found.boxes.shape[1] == 4
     images, _ = detector.resize([panorama], None)
     assert images.image_sizes == [(7, 159)] and images.tensors.shape[2:] == (32, 160)
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn[proposals=20]-resnet8", "cascadercnn[finest=4,proposals=20]-resnet20"])
+def test_regions_are_read_at_the_strides_of_their_levels_whatever_picture_comes_first(name):
+    """A slim picture is padded, and what torchvision takes from its sides is twice too large."""
+    detector = build(name, 3).eval()
+    (pool,) = {module for module in detector.modules() if isinstance(module, MultiScaleRoIAlign)}
+    strides = [shape.stride for shape in detector.backbone.taken]
+    square, slim = torch.rand(3, 96, 96), torch.rand(3, 40, 160)
+    levels, found = vars(pool.map_levels), []
+    for first in (slim, square):
+        detector.detect([first])
+        assert pool.scales == [1 / stride for stride in strides]
+    for first in (square, slim):
+        pool.scales = pool.map_levels = None
+        detector.detect([first])
+        found.append((pool.scales, vars(pool.map_levels)))
+    right, wrong = found
+    assert right == ([1 / stride for stride in strides], levels)
+    assert wrong[0] == [2 / stride for stride in strides] and wrong[1] != levels  # witness
 
 
 @pytest.mark.parametrize("kind", TWINS)
