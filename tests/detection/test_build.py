@@ -88,14 +88,30 @@ def test_image_size_is_the_names_or_the_callers():
     assert detector.transform.min_size == (80,) and detector.transform.max_size == 133
 
 
-def test_a_panorama_is_padded_to_the_grid():
-    """A picture of 1:20 would end in a map of 1.5 cells at a quarter of its size."""
-    detector = build("retinanet-cra8-resnet8", 3).eval()
-    panorama = torch.rand(3, 20, 400)
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("retinanet-resnet8", 32),
+        ("retinanet-cra8-resnet8", 32),
+        ("retinanet-cra9-resnet8", 64),
+        ("retinanet[fpn=cra9]-resnet8", 64),
+        ("fasterrcnn[proposals=20]-dca-cra24-resnet8", 96),
+        ("retinanet[image_size=100]-cra25-resnet8", 128),
+    ],
+)
+def test_a_panorama_is_padded_to_the_grids(name, side):
+    """A picture of 1:20 would end in maps of 1.5 cells at a quarter of its size."""
+    detector = build(name, 3).eval()
+    panorama, square = torch.rand(3, 20, 400), torch.rand(3, 96, 96)
     (found,) = detector.detect([panorama])
     assert found.boxes.shape[1] == 4
     images, _ = detector.resize([panorama], None)
-    assert images.image_sizes == [(7, 159)] and images.tensors.shape[2:] == (32, 160)
+    assert images.image_sizes[0][0] in (7, 8) and images.tensors.shape[2] == side
+    assert detector.resize([square], None)[0].tensors.shape[2:] == (-(-detector.image_size // 32) * 32,) * 2
+    if side > 32:
+        detector.least = 32
+        with pytest.raises(OutOfRange, match="CRA grid"):  # witness
+            detector.detect([panorama])
 
 
 @pytest.mark.parametrize("name", ["fasterrcnn[proposals=20]-resnet8", "cascadercnn[finest=4,proposals=20]-resnet20"])

@@ -8,7 +8,9 @@ heads of the two R-CNNs, as in torchvision, class 0 is the background and label 
 """
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -21,7 +23,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from workbench.attention import Attention, Trail, attentions
 from workbench.backbones import Network
 from workbench.datasets.boxes import Boxes
-from workbench.detection.fpn import Pyramid
+from workbench.detection.fpn import Pyramid, ghost
 from workbench.errors import OutOfRange, UnknownName
 
 LONGER = (1333, 800)  # the longer side of a picture is at most 1333 / 800 of what the shorter one is resized to
@@ -112,10 +114,27 @@ class Detector(nn.Module, ABC):
                     f"{self.transform.max_size}; cut a piece out of it."
                 )
         images, resized = self.transform(pictures, known)
-        least = -(-self.transform.max_size // SLIMMEST // 32) * 32
         height, width = images.tensors.shape[-2:]
+        least = self.least if min(height, width) < self.image_size else 0
         images.tensors = F.pad(images.tensors, (0, max(least - width, 0), 0, max(least - height, 0)))
         return images, resized
+
+    @cached_property
+    def least(self) -> int:
+        """The shortest side of a batch in px: 1 / SLIMMEST of the longest, or the first that all grids fit from there on,
+        found on the meta device."""
+        body, step = ghost(self.backbone), self.transform.size_divisible
+
+        def fits(side: int) -> bool:
+            try:
+                body(torch.empty(1, 3, side, side, device="meta"), Trail())
+            except OutOfRange:
+                return False
+            return True
+
+        sides = range(-(-self.transform.max_size // SLIMMEST // step) * step, self.image_size + step, step)
+        with torch.no_grad():
+            return sides[bisect_left(sides[:-1], True, key=fits)]
 
     @abstractmethod
     def learn(self, images: ImageList, maps: dict[str, Tensor], known: list[dict[str, Tensor]]) -> dict[str, Tensor]:
