@@ -13,7 +13,6 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from workbench import cli
 from workbench.build import build, canonical, resolved
 from workbench.detection import Detections
-from workbench.detection.detector import FIRST
 from workbench.errors import OutOfRange, UnknownName, WorkbenchError
 from workbench.experiments import tables
 from workbench.explain.complexity import count
@@ -21,6 +20,7 @@ from workbench.explain.describe import describe
 from workbench.names import parse
 
 ROWS = [row.model for key in ("cra-6", "aw-2", "dca-7") for row in tables.load(key).rows]
+FIRST = ("conv1", "bn1", "layer1")  # of a ResNet, the stem and the first stage
 TWINS = {"retinanet": "retinanet-{}resnet8", "fasterrcnn": "fasterrcnn[{}proposals=60,regions=32]-resnet8"}
 TWINS["cascadercnn"] = "cascadercnn[{}proposals=60,regions=32]-resnet8"
 
@@ -97,6 +97,7 @@ def test_image_size_is_the_names_or_the_callers():
         ("retinanet[fpn=cra9]-resnet8", 64),
         ("fasterrcnn[proposals=20]-dca-cra24-resnet8", 96),
         ("retinanet[image_size=100]-cra25-resnet8", 128),
+        ("retinanet-cra9-shufflenet", 96),
     ],
 )
 def test_a_panorama_is_padded_to_the_grids(name, side):
@@ -109,6 +110,7 @@ def test_a_panorama_is_padded_to_the_grids(name, side):
     assert images.image_sizes[0][0] in (7, 8) and images.tensors.shape[2] == side
     assert detector.resize([square], None)[0].tensors.shape[2:] == (-(-detector.image_size // 32) * 32,) * 2
     if side > 32:
+        assert build(name, 3).double().least == side
         detector.least = 32
         with pytest.raises(OutOfRange, match="CRA grid"):  # witness
             detector.detect([panorama])

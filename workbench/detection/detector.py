@@ -29,7 +29,6 @@ from workbench.errors import OutOfRange, UnknownName
 LONGER = (1333, 800)  # the longer side of a picture is at most 1333 / 800 of what the shorter one is resized to
 SLIMMEST = 6  # a picture whose sides differ more is padded, so that a panorama does not end in maps below every grid
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as the backbones that are trained there
-FIRST = ("conv1", "bn1", "layer1")  # of a ResNet, the stem and the first stage
 
 
 class Detections(NamedTuple):
@@ -153,7 +152,7 @@ class Detector(nn.Module, ABC):
         """What the layers of the heads compute, also on the meta device, where no region can be chosen."""
 
     def freeze(self, *parts: str, norms: bool = True) -> None:
-        """Train no parameter of these parts of the backbone, for example *FIRST, and use all its BN as constants.
+        """Train no parameter of these parts of the backbone, for example "conv1", and use all its BN as constants.
 
         norms: the running statistics, scales and shifts of every BN in the backbone stay as they are, also in training
         mode, as torchvision's FrozenBatchNorm2d, but under the same names in the state.

@@ -171,10 +171,10 @@ def shapes_of(network: Network) -> list[Shape]:
 
 
 def ghost(module: M) -> M:
-    """A copy on the meta device, evaluated."""
+    """A copy on the meta device, in float32, evaluated."""
     known: dict[int, Any] = {id(x): nn.Parameter(x.to("meta"), x.requires_grad) for x in module.parameters()}
     known |= {id(x): x.to("meta") for x in module.buffers()}
-    return copy.deepcopy(module, known).eval()
+    return copy.deepcopy(module, known).float().eval()
 
 
 def distinct(shapes: list[Shape]) -> list[Shape]:
