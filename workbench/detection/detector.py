@@ -120,8 +120,10 @@ class Detector(nn.Module, ABC):
 
     @cached_property
     def least(self) -> int:
-        """The shortest side of a batch in px: 1 / SLIMMEST of the longest, or the first that all grids fit from there on,
-        found on the meta device."""
+        """The shortest side of a batch in px: 1 / SLIMMEST of the longest, or what the grids need, if that is more.
+
+        Found on the meta device, once there is a picture that may need it.
+        """
         body, step = ghost(self.backbone), self.transform.size_divisible
 
         def fits(side: int) -> bool:
