@@ -184,7 +184,7 @@ def test_measured_ap_stands_beside_the_print(store):
     made_up(store, table.trained(plain, "smoke"), table.recipe(plain, "smoke"), 1.0)
     made_up(store, table.trained(tenfold, "smoke"), table.recipe(tenfold, "smoke"), 0, status="diverged")
     entries = {entry["row"]: entry for entry in compare(table, store)}
-    heads, lines = cells(table, [*entries.values()], "smoke")
+    heads, lines = cells(table, [*entries.values()])
     found = {line[0]: dict(zip(heads, line, strict=True)) for line in lines}
     assert found["ResNet-50"]["AP (%)", "published"] == "33.7"
     assert found["CRA-ResNet-50"]["AP (%)", "measured here, smoke"] == "22.00 +- 1.41 (n = 2)"
