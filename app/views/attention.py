@@ -208,7 +208,7 @@ def main() -> None:
 
 
 def show_all(fitting: Sequence[Chosen], pictures: Sequence[Picture], view: str) -> None:
-    """The networks beside each other, curves on one scale."""
+    """The networks beside each other, curves and heat on one scale."""
     from workbench.explain import panels
 
     more = choose_more(view, fitting[0], pictures)
@@ -216,8 +216,9 @@ def show_all(fitting: Sequence[Chosen], pictures: Sequence[Picture], view: str) 
     for one in fitting:
         with said():
             exhibits.append((one, draw(one, pictures, view, more)))
-    if exhibits and view in ("curves", "difference"):
-        panels.on_one_scale([exhibit.figure for _, exhibit in exhibits])
+    scale = {"curves": panels.on_one_scale, "difference": panels.on_one_scale, "heat": panels.in_the_same_colours}
+    if exhibits and view in scale:
+        scale[view]([exhibit.figure for _, exhibit in exhibits])
     beside = view in ("curves", "heat", "difference", "branches") and len(exhibits) > 1
     places = st.columns(len(exhibits)) if beside else [st.container() for _ in exhibits]
     for (one, exhibit), place in zip(exhibits, places, strict=True):

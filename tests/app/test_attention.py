@@ -64,6 +64,11 @@ def test_two_networks_stand_beside_each_other_on_one_scale(page, key):
     first, second = charts(test)
     assert first["layout"]["yaxis"]["range"] == second["layout"]["yaxis"]["range"]
     assert [item.value.split(",")[0] for item in test.subheader] == ["se-resnet8", "cra4-resnet8"]
+    shown = charts(attention(page, key, "se-resnet8", "cra4-resnet8", view="heat"))
+    shown += [charts(attention(page, key, one, view="heat"))[0] for one in ("se-resnet8", "cra4-resnet8")]
+    one, other, *alone = [(chart["data"][0]["zmin"], chart["data"][0]["zmax"]) for chart in shown]
+    assert one == other == (min(low for low, _ in alone), max(high for _, high in alone))
+    assert alone[0] != alone[1]  # witness
     half = attention(page, key, "se-resnet8", "sk-resnet8", view="branches")
     assert len(charts(half)) == 2 and "se-resnet8 has no selective kernel" in half.info[0].value
 

@@ -1,6 +1,7 @@
 """`bench data --data folder:PATH`: our batches from files beside torchvision's, and the wait of a training step."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from workbench import datasets
 from workbench.bench import folder
 from workbench.bench.settings import Settings
 from workbench.errors import OutOfRange
+from workbench.training import update
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,20 @@ def test_entries_without_and_with_workers_and_the_wait_of_a_step(pictures):
     assert step["name"] == "resnet20 step, 1 workers" and step["peer"] == "pictures ready"
     assert 0 < step["waited_percent"] < 100
     assert step["ratio"] == pytest.approx(1 - step["waited_percent"] / 100)
+
+
+def test_steps_that_warm_up_or_are_recorded_do_not_count(pictures, monkeypatch):
+    steps, ended = [], []
+    monkeypatch.setattr(folder.Training, "step", lambda one: steps.append(one))
+    monkeypatch.setattr(folder.Training, "look", lambda one: ended.append(len(steps)))
+    folder.step("resnet8", datasets.load(pictures, Path("nowhere"), 32), settings(pictures))
+    before, after = ended
+    recorder, calls = update.Recorded(), []
+    recorder._record = lambda function: calls.append(recorder.calls) or SimpleNamespace(replay=function)
+    for _ in range(after):
+        recorder(lambda: None)
+    assert calls == [before - 1] and after - before == folder.STEPS  # the last one before is the one that is recorded
+    assert before > 2  # witness: after two, it would be among those that count
 
 
 def test_both_read_the_same_files(pictures):

@@ -8,12 +8,11 @@ from scenes import boxes, pictures, targets
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, retinanet_resnet50_fpn
 from torchvision.models.detection.faster_rcnn import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.retinanet import RetinaNet_ResNet50_FPN_Weights
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from workbench import cli
 from workbench.build import build, canonical, resolved
 from workbench.detection import Detections
-from workbench.detection.detector import FIRST
 from workbench.errors import OutOfRange, UnknownName, WorkbenchError
 from workbench.experiments import tables
 from workbench.explain.complexity import count
@@ -21,6 +20,7 @@ from workbench.explain.describe import describe
 from workbench.names import parse
 
 ROWS = [row.model for key in ("cra-6", "aw-2", "dca-7") for row in tables.load(key).rows]
+FIRST = ("conv1", "bn1", "layer1")  # of a ResNet, the stem and the first stage
 TWINS = {"retinanet": "retinanet-{}resnet8", "fasterrcnn": "fasterrcnn[{}proposals=60,regions=32]-resnet8"}
 TWINS["cascadercnn"] = "cascadercnn[{}proposals=60,regions=32]-resnet8"
 
@@ -88,14 +88,52 @@ def test_image_size_is_the_names_or_the_callers():
     assert detector.transform.min_size == (80,) and detector.transform.max_size == 133
 
 
-def test_a_panorama_is_padded_to_the_grid():
-    """A picture of 1:20 would end in a map of 1.5 cells at a quarter of its size."""
-    detector = build("retinanet-cra8-resnet8", 3).eval()
-    panorama = torch.rand(3, 20, 400)
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("retinanet-resnet8", 32),
+        ("retinanet-cra8-resnet8", 32),
+        ("retinanet-cra9-resnet8", 64),
+        ("retinanet[fpn=cra9]-resnet8", 64),
+        ("fasterrcnn[proposals=20]-dca-cra24-resnet8", 96),
+        ("retinanet[image_size=100]-cra25-resnet8", 128),
+        ("retinanet-cra9-shufflenet", 96),
+    ],
+)
+def test_a_panorama_is_padded_to_the_grids(name, side):
+    """A picture of 1:20 would end in maps of 1.5 cells at a quarter of its size."""
+    detector = build(name, 3).eval()
+    panorama, square = torch.rand(3, 20, 400), torch.rand(3, 96, 96)
     (found,) = detector.detect([panorama])
     assert found.boxes.shape[1] == 4
     images, _ = detector.resize([panorama], None)
-    assert images.image_sizes == [(7, 159)] and images.tensors.shape[2:] == (32, 160)
+    assert images.image_sizes[0][0] in (7, 8) and images.tensors.shape[2] == side
+    assert detector.resize([square], None)[0].tensors.shape[2:] == (-(-detector.image_size // 32) * 32,) * 2
+    if side > 32:
+        assert build(name, 3).double().least == side
+        detector.least = 32
+        with pytest.raises(OutOfRange, match="CRA grid"):  # witness
+            detector.detect([panorama])
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn[proposals=20]-resnet8", "cascadercnn[finest=4,proposals=20]-resnet20"])
+def test_regions_are_read_at_the_strides_of_their_levels_whatever_picture_comes_first(name):
+    """A slim picture is padded, and what torchvision takes from its sides is twice too large."""
+    detector = build(name, 3).eval()
+    (pool,) = {module for module in detector.modules() if isinstance(module, MultiScaleRoIAlign)}
+    strides = [shape.stride for shape in detector.backbone.taken]
+    square, slim = torch.rand(3, 96, 96), torch.rand(3, 40, 160)
+    levels, found = vars(pool.map_levels), []
+    for first in (slim, square):
+        detector.detect([first])
+        assert pool.scales == [1 / stride for stride in strides]
+    for first in (square, slim):
+        pool.scales = pool.map_levels = None
+        detector.detect([first])
+        found.append((pool.scales, vars(pool.map_levels)))
+    right, wrong = found
+    assert right == ([1 / stride for stride in strides], levels)
+    assert wrong[0] == [2 / stride for stride in strides] and wrong[1] != levels  # witness
 
 
 @pytest.mark.parametrize("kind", TWINS)

@@ -1,13 +1,16 @@
 """The numbers of a block recombine to what the block itself computed, in float64 to 1e-12."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 
+from workbench.attach import attach, trace
 from workbench.attention import Site, Trail, attentions
 from workbench.attention.cra import CRA
 from workbench.attention.se import SE
@@ -174,6 +177,46 @@ def test_untrained_is_seeded_and_draws_no_random_number():
         anatomy.untrained("../se")
 
 
+def test_attached_blocks_are_dissected(picture):
+    torch.manual_seed(0)
+    network = attach(torchvision.models.resnet18(num_classes=5), "dca-se", "layer*.*.bn2", 32).eval()
+    with pytest.raises(AttributeError):
+        network.trace(picture)  # witness: the network has no such method
+    trail = trace(copy.deepcopy(network).double(), picture.double())[1]
+    for number, name in [*enumerate(anatomy.names(network))][-2:]:
+        seen = anatomy.dissect(network, picture, name)
+        same(seen.G, trail.steps[number].extracted)
+        same(seen.T, trail.steps[number].attention)
+        assert seen.heard and max(off(line) for stage in anatomy_steps.stages(seen, 3) for line in stage.lines) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "bias", "words"),
+    [
+        ("dca-se[reduction=4]-resnet8", "2.1", True, "over the channels"),
+        ("dca-cbam[reduction=4]-resnet8", "2.1 channel", False, "over the channels"),
+        ("dca-cbam[reduction=4]-resnet8", "2.1 spatial", False, "by BN"),
+        ("dca-ge[size=4]-resnet8", "2.1", False, ""),
+        ("dca-gc[reduction=4]-resnet8", "2.1", False, ""),
+        ("dca[form=text]-se[reduction=4]-resnet8", "2.1", False, ""),
+        ("dca[schema=softmax]-se[reduction=4]-resnet8", "2.1", False, "over the channels"),
+        ("dca-sk[reduction=4]-resnet8", "2.1", True, "over the channels"),
+    ],
+)
+def test_the_equation_of_a_connection_is_that_of_its_layers(picture, name, block, bias, words):
+    seen = anatomy.dissect(lively(name), picture, block)
+    equation, line = anatomy_steps.equations(seen)["connect"], anatomy_lines.connect(seen, at(seen))[0].lines[0]
+    assert equation.latex.endswith("+ b") == ("b" in equation.symbols) == bool(line.bias) == bias
+    said = equation.symbols["Z"]
+    assert words in said and ("normalised" in said and "cut at 0" in said) == bool(words)
+    assert bool(words) == (len(anatomy_lines.connect(seen, at(seen))[0].lines) == 2)  # witness: its arithmetic
+
+
+def at(seen):
+    """The first place of a descriptor."""
+    return (0,) * (seen.G.dim() - 1)
+
+
 def test_what_is_not_there_is_said(picture):
     network = lively("se[reduction=4]-resnet8")
     with pytest.raises(UnknownName, match="attention block"):
@@ -239,6 +282,10 @@ def test_a_line_in_latex_is_short_and_balanced():
     assert text.count("{") == text.count("}") and text.count("cdot") == 2
     assert "7 more products" in text and r"\text{bias}" in text and r"\sigma\big(" in text
     assert "bias" not in anatomy_lines.latex(line._replace(bias=0.0, terms=terms[:2]))
+    assert [anatomy_lines.short(value) for value in (9999.44, 9999.5, 9999.96, -9999.96)] == [
+        "9999", "10000", "10000", "-10000"
+    ]  # fmt: skip
+    assert f"{9999.96:.4g}" == "1e+04"  # witness
     assert anatomy_lines.short(0.00012345) == r"1.23 \cdot 10^{-4}" and anatomy_lines.short(123456.0) == "123456"
 
 

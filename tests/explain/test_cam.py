@@ -1,5 +1,6 @@
 """Grad-CAM is its equation, at every stage of every backbone, and leaves the network as it was."""
 
+import copy
 import gc
 import random
 import threading
@@ -368,3 +369,11 @@ def test_the_brightest_quarter():
     assert brightest_quarter(np.array([[3.0, 2.0, 1.0]])) == pytest.approx(0.75 * 3 / 6)  # three quarters of a position
     assert brightest_quarter(corner) == brightest_quarter(corner[::-1].T) != brightest_quarter(corner + 0.1)
     assert np.isnan(brightest_quarter(np.zeros((4, 4))))
+
+
+def test_bfloat16_is_refused_in_a_sentence(network, pictures):
+    low = copy.deepcopy(network).bfloat16()
+    for one, given in ((low, pictures.bfloat16()), (low, pictures), (network, pictures.bfloat16())):
+        with pytest.raises(OutOfRange, match=r"no bfloat16; give network\.float"):
+            grad_cam(one, given)
+    assert grad_cam(low.float(), pictures.bfloat16().float())  # witness

@@ -80,9 +80,11 @@ def test_runs_of_different_lengths_are_averaged_where_they_are():
     assert list(band.y) == [6.0, 2.0, 2.0, 4.0]
 
 
-def test_every_line_has_its_own_colour():
-    figure = curves({str(number): [[1.0]] for number in range(8)}, "")
-    assert len({trace.line.color for trace in figure.data}) == 8
+def test_every_line_has_its_own_look():
+    figure = curves({str(number): [[1.0]] for number in range(40)}, "")
+    looks = [(trace.line.color, trace.line.dash) for trace in figure.data]
+    assert len({colour for colour, _ in looks[:8]}) == 8 and {dash for _, dash in looks[:8]} == {"solid"}
+    assert len({*looks}) == 40 > len({colour for colour, _ in looks})  # from the ninth on, by their dashes
 
 
 def test_axes_are_named():
@@ -240,6 +242,15 @@ def test_every_family_is_once_in_the_legend(over):
     )
 
 
+def test_many_families_are_told_apart():
+    """DCA Fig. 1 has 15; colour and symbol that went on together would begin anew after 8."""
+    figure = accuracy_over_parameters([Point(str(number), 1e6 * number, 70.0) for number in range(1, 65)], "")
+    looks = [(trace.line.color, trace.marker.symbol[0]) for trace in figure.data]
+    assert len({*looks}) == 64 > len({colour for colour, _ in looks}) == len({symbol for _, symbol in looks}) == 8
+    for start in range(0, 64, 8):
+        assert all(len({*side}) == 8 for side in zip(*looks[start : start + 8], strict=True))
+
+
 def test_pairs_name_points():
     with pytest.raises(OutOfRange, match="No point 'DCA-GC'"):
         accuracy_over_parameters(POINTS, "", [("SE", "DCA-GC")])
@@ -296,3 +307,5 @@ def test_many_lines_are_thin_and_named_on_hover():
     many = curves({str(number): [[1.0, 2.0]] for number in range(40)}, "")
     assert many.layout.showlegend is False and {trace.line.width for trace in many.data} == {1}
     assert "39 (one seed)" in many.data[-1].hovertemplate
+    some = curves({str(number): [[1.0, 2.0]] for number in range(13)}, "")
+    assert some.layout.showlegend is None and {trace.line.width for trace in some.data} == {1}  # thin, with a legend

@@ -7,6 +7,7 @@ from workbench.errors import OutOfRange
 from workbench.explain.panels import (
     differences,
     enlarged,
+    in_the_same_colours,
     kernel_means,
     kernel_outputs,
     mean_shares,
@@ -14,7 +15,7 @@ from workbench.explain.panels import (
     template_mosaic,
     template_rows,
 )
-from workbench.explain.pictures import channel_curves
+from workbench.explain.pictures import attention_heat, channel_curves
 from workbench.explain.templates import Reading
 
 LABELS = ["cat", "dog"]
@@ -39,6 +40,18 @@ def test_figures_beside_each_other_have_one_scale():
     on_one_scale(figures)
     ranges = [figure.layout.yaxis.range for figure in figures]
     assert ranges[0] == ranges[1] and ranges[0][0] < -2 and ranges[0][1] > 3
+
+
+def test_heat_beside_each_other_has_one_scale():
+    figures = [
+        attention_heat([("1.1", np.array([[0.4, 0.5]]))]),
+        attention_heat([*VALUES[:1], ("2.1", np.ones((1, 9)))]),
+    ]
+    assert figures[0].data[0].zmin is None  # witness: plotly would take each figure's own
+    in_the_same_colours(figures)
+    scales = {(trace.zmin, trace.zmax) for figure in figures for trace in figure.data}
+    cells = np.concatenate([np.ravel(figure.data[0].z) for figure in figures])
+    assert scales == {(np.nanmin(cells), np.nanmax(cells))} and np.isnan(cells).any()
 
 
 def test_maps_are_enlarged_by_repeating_cells():

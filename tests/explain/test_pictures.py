@@ -59,6 +59,20 @@ def test_connections_of_other_sites_are_refused():
     assert not contributions({}).data
 
 
+def test_a_dimension_stands_at_its_own_sites():
+    """AW replaces the pointwise convolutions of MobileNetV1 alone, SE stands after all."""
+    sites = ["1.2", "2.1", "2.2", "10.1"]
+    both = [(site, "channel", 0.5) for site in sites] + [(site, "weight", 0.1) for site in (sites[2], sites[3])]
+    figure = contributions({"a": [both], "b": [[(site, "channel", 0.2) for site in sites]]})
+    lines = {trace.name: (list(trace.x), list(trace.text)) for trace in figure.data}
+    assert lines["a, channel (one seed)"] == lines["b (one seed)"] == ([1, 2, 3, 4], sites)
+    assert lines["a, weight (one seed)"] == ([3, 4], sites[2:])
+    assert list(figure.layout.xaxis.ticktext) == sites != sorted(sites)  # witness: by number, not by letter
+    assert contributions({"a": [both]}).layout.xaxis.ticktext == figure.layout.xaxis.ticktext
+    with pytest.raises(OutOfRange, match="'b' has other sites"):
+        contributions({"a": [both], "b": [both[-2:]]})
+
+
 VALUES = [
     ("1.1", np.array([[0.1, 0.4, 0.2], [0.3, 0.8, 0.0]], np.float32)),
     ("2.1", np.array([[0.5, 0.6, 0.7, 0.8], [0.9, 0.8, 0.7, 0.6]], np.float32)),

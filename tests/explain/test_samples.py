@@ -36,6 +36,14 @@ def test_a_picture_is_the_callers_own(tiny_cifar, name):
     assert (before != 77).any()  # witness
 
 
+def test_patterns_are_of_whole_cells(tmp_path):
+    cells = np.indices((8, 8))
+    for name, values in (("stripes", cells[0] % 2), ("checkerboard", cells.sum(0) % 2)):
+        picture = samples.picture(f"pattern:{name}", tmp_path)
+        assert np.array_equal(picture, 255 * np.kron(values, np.ones((8, 8)))[..., None].repeat(3, 2))
+        assert not np.array_equal(picture[0], picture[-1])  # witness: eight rows, the last unlike the first
+
+
 def test_a_layout_shows_its_class(tmp_path):
     """Horizontal stripes differ from row to row, and lie in the cell that the name says."""
     for row, column in ((0, 0), (3, 2)):

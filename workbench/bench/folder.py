@@ -19,9 +19,10 @@ from workbench.datasets.decoded import MEAN, STD
 from workbench.errors import OutOfRange
 from workbench.training.loop import Training
 from workbench.training.recipe import Recipe
+from workbench.training.update import WARM
 
 BATCHES = 8  # of one measurement
-STEPS = 8  # of the network, after two that do not count
+STEPS = 8  # of the network, after those that a GPU warms up with and the one that it records
 
 
 def folder(settings: Settings) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
@@ -86,7 +87,7 @@ def step(model: str, splits: tuple[Any, Any], settings: Settings) -> dict[str, A
     network = build(model, len(train.classes), train.side)
     training = Training(network, train, test, recipe, 0, settings.device, settings.compiled, settings.workers)
     feed: Any = training.train
-    for count in (2, STEPS):
+    for count in (WARM + 1, STEPS):
         waited, start = feed.waited_s, time.perf_counter()
         for _ in range(count):
             training.step()

@@ -8,7 +8,9 @@ heads of the two R-CNNs, as in torchvision, class 0 is the background and label 
 """
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -21,13 +23,12 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from workbench.attention import Attention, Trail, attentions
 from workbench.backbones import Network
 from workbench.datasets.boxes import Boxes
-from workbench.detection.fpn import Pyramid
+from workbench.detection.fpn import Pyramid, ghost
 from workbench.errors import OutOfRange, UnknownName
 
 LONGER = (1333, 800)  # the longer side of a picture is at most 1333 / 800 of what the shorter one is resized to
 SLIMMEST = 6  # a picture whose sides differ more is padded, so that a panorama does not end in maps below every grid
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as the backbones that are trained there
-FIRST = ("conv1", "bn1", "layer1")  # of a ResNet, the stem and the first stage
 
 
 class Detections(NamedTuple):
@@ -112,10 +113,29 @@ class Detector(nn.Module, ABC):
                     f"{self.transform.max_size}; cut a piece out of it."
                 )
         images, resized = self.transform(pictures, known)
-        least = -(-self.transform.max_size // SLIMMEST // 32) * 32
         height, width = images.tensors.shape[-2:]
+        least = self.least if min(height, width) < self.image_size else 0
         images.tensors = F.pad(images.tensors, (0, max(least - width, 0), 0, max(least - height, 0)))
         return images, resized
+
+    @cached_property
+    def least(self) -> int:
+        """The shortest side of a batch in px: 1 / SLIMMEST of the longest, or what the grids need, if that is more.
+
+        Found on the meta device, once there is a picture that may need it.
+        """
+        body, step = ghost(self.backbone), self.transform.size_divisible
+
+        def fits(side: int) -> bool:
+            try:
+                body(torch.empty(1, 3, side, side, device="meta"), Trail())
+            except OutOfRange:
+                return False
+            return True
+
+        sides = range(-(-self.transform.max_size // SLIMMEST // step) * step, self.image_size + step, step)
+        with torch.no_grad():
+            return sides[bisect_left(sides[:-1], True, key=fits)]
 
     @abstractmethod
     def learn(self, images: ImageList, maps: dict[str, Tensor], known: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -134,7 +154,7 @@ class Detector(nn.Module, ABC):
         """What the layers of the heads compute, also on the meta device, where no region can be chosen."""
 
     def freeze(self, *parts: str, norms: bool = True) -> None:
-        """Train no parameter of these parts of the backbone, for example *FIRST, and use all its BN as constants.
+        """Train no parameter of these parts of the backbone, for example "conv1", and use all its BN as constants.
 
         norms: the running statistics, scales and shifts of every BN in the backbone stay as they are, also in training
         mode, as torchvision's FrozenBatchNorm2d, but under the same names in the state.

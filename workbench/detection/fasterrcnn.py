@@ -20,6 +20,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.poolers import initLevelMapper
 
 from workbench.backbones import Network
 from workbench.detection.detector import Detector, at_least, resizing, side
@@ -58,7 +59,7 @@ class FasterRCNN(Detector, GeneralizedRCNN):
         shorter = side(image_size, network)
         pyramid = Pyramid(network, fpn, width, finest, 4, lambda _: LastLevelMaxPool(), 1)
         sizes = tuple((anchor * stride,) for stride in pyramid.strides)
-        pool = MultiScaleRoIAlign([str(level) for level in range(len(pyramid.taken))], CELLS, sampling_ratio=2)
+        pool = reader([shape.stride for shape in pyramid.taken])
         super().__init__(
             pyramid,
             proposer(pyramid.out_channels, sizes, proposals),
@@ -123,3 +124,15 @@ def proposer(width: int, sizes: tuple[tuple[int, ...], ...], proposals: int) -> 
     kept = {"training": proposals, "testing": max(1, proposals // 2)}
     anchors = AnchorGenerator(sizes, (SHAPES,) * len(sizes))
     return RegionProposalNetwork(anchors, ProposalHead(width, len(SHAPES)), 0.7, 0.3, 256, 0.5, kept, dict(kept), 0.7)
+
+
+def reader(strides: list[int]) -> MultiScaleRoIAlign:
+    """Torchvision's RoIAlign on levels of these strides, each twice the one before.
+
+    Untold, it would take them from the first picture and keep them: from a slim one, which is padded, wrong ones.
+    """
+    pool: Any = MultiScaleRoIAlign([str(level) for level in range(len(strides))], CELLS, sampling_ratio=2)
+    pool.scales = [1 / stride for stride in strides]
+    first, last = (stride.bit_length() - 1 for stride in (strides[0], strides[-1]))
+    pool.map_levels = initLevelMapper(first, last, pool.canonical_scale, pool.canonical_level)
+    return pool

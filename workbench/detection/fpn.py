@@ -10,7 +10,7 @@ import copy
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from workbench.errors import OutOfRange
 from workbench.names import parse
 
 WIDTH = 256  # of the pyramid, where the backbone's last map is not narrower
+M = TypeVar("M", bound=nn.Module)
 PROBE_PX = 2048  # strides are found with pictures of this side, on the meta device
 
 
@@ -164,12 +165,16 @@ def plugged(name: str) -> dict[str, Any]:
 
 def shapes_of(network: Network) -> list[Shape]:
     """The maps of a network, found on the meta device; the network is not run."""
-    known: dict[int, Any] = {id(x): nn.Parameter(x.to("meta"), x.requires_grad) for x in network.parameters()}
-    known |= {id(x): x.to("meta") for x in network.buffers()}
-    ghost = copy.deepcopy(network, known).eval()
     with torch.no_grad():
-        maps = ghost.maps(torch.empty(1, 3, PROBE_PX, PROBE_PX, device="meta"), Trail())
+        maps = ghost(network).maps(torch.empty(1, 3, PROBE_PX, PROBE_PX, device="meta"), Trail())
     return [Shape(number, y.shape[1], round(PROBE_PX / y.shape[2])) for number, y in enumerate(maps)]
+
+
+def ghost(module: M) -> M:
+    """A copy on the meta device, in float32, evaluated."""
+    known: dict[int, Any] = {id(x): nn.Parameter(x.to("meta"), x.requires_grad) for x in module.parameters()}
+    known |= {id(x): x.to("meta") for x in module.buffers()}
+    return copy.deepcopy(module, known).float().eval()
 
 
 def distinct(shapes: list[Shape]) -> list[Shape]:

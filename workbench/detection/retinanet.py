@@ -1,7 +1,8 @@
 """RetinaNet (Lin et al., ICCV 2017), torchvision's: one dense head on every level of a feature pyramid.
 
     anchors: 3 sizes 2^(0, 1/3, 2/3) x `anchor` strides and 3 shapes at every position of every level
-    losses: focal loss of all anchors, alpha 0.25 and gamma 2, and L1 of the boxes of those that match
+    losses: focal loss, alpha 0.25 and gamma 2, of all anchors but those whose IoU is from 0.4 to below 0.5, which are
+        left out, and L1 of the boxes of those that match
 
 In words: a pyramid from stride 8 on, two levels more, P6 and P7 -> four 3x3 convolutions and one score a class and
 anchor, four others and a box -> the best of each class that do not overlap.  Logit k is label k; no background.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from workbench.attach import trace
 from workbench.attention import Attention, Trail, attentions
 from workbench.attention.base import averaging
 from workbench.attention.dca import PerBranch
@@ -86,7 +87,7 @@ def dissect(network: nn.Module, picture: Tensor, name: str) -> Seen:
 
     hooks = block.register_forward_pre_hook(before), block.register_forward_hook(after)
     with torch.no_grad():
-        own.trace(picture[:1].double())  # type: ignore[operator]
+        trace(own, picture[:1].double())
         for hook in hooks:
             hook.remove()
         return again(block, **kept)

@@ -228,7 +228,7 @@ def short(value: float) -> str:
     if value and abs(value) < 1e-3:
         number, power = f"{value:.2e}".split("e")
         return rf"{number} \cdot 10^{{{int(power)}}}"
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    return f"{value:.4g}" if abs(value) < 9999.5 else f"{value:.0f}"  # from there on, .4g would write 1e+04
 
 
 def signed(value: float) -> str:

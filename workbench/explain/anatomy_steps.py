@@ -1,9 +1,10 @@
 """Every module's steps and equations: what is computed, where its paper has it, and each symbol in words."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from workbench.attention import Attention
 from workbench.attention.aw import AWConv
@@ -14,6 +15,7 @@ from workbench.attention.cra import CRA
 from workbench.attention.gala import GALA
 from workbench.attention.gc import GC
 from workbench.attention.ge import GE
+from workbench.attention.matching import ChannelNorm
 from workbench.attention.se import SE
 from workbench.attention.sk import SK
 from workbench.errors import OutOfRange, UnknownName
@@ -39,12 +41,10 @@ h = {"h": "the hidden units, C / r of them", "r": "the reduction"}
 FUSED = {"X'_c": "the map that the block hands on"}
 SIGMA = {r"\sigma": "sigmoid, to a gate from 0 to 1"}
 CONNECT = {
-    "direct": Equation(
-        r"f(G, M) = w_1 G + w_2 M + b",
-        "DCA Eq. 4, G + \u03b1 M, with the two weights and the bias of the released code",
-        {},
+    "released": Equation(
+        r"f(G, M) = w_1 G + w_2 M", "DCA Eq. 4, G + \u03b1 M, with the weights of the released code", {}
     ),
-    "text": Equation(r"f(G, M) = G + \alpha M", "DCA Eq. 4", {}),
+    "direct": Equation(r"f(G, M) = G + \alpha M", "DCA Eq. 4", {}),
     "weighted": Equation(
         r"f(G, M) = \frac{|G|}{|G| + |\alpha M|}\, G + \frac{|\alpha M|}{|G| + |\alpha M|}\, \alpha M",
         "DCA Eq. 5; with absolute values, since the print is singular at G + \u03b1 M = 0",
@@ -60,7 +60,11 @@ HEARD = {
     "f": "the connection",
     "M": "the memory: what the block before attended, brought to this block's size",
     "w, \\alpha": "learned weights of the merge",
-    "Z": "f(G, M); in the released form normalised over the channels and cut at 0",
+}
+EMBEDDED = {  # what follows the merge
+    nn.Identity: "f(G, M)",
+    nn.BatchNorm2d: "f(G, M), each of its maps normalised by BN and cut at 0",
+    ChannelNorm: "f(G, M), normalised over the channels and cut at 0",
 }
 SCALED = r"X'_c = X_c \cdot T_c"
 
@@ -237,8 +241,10 @@ def equations(seen: Seen) -> dict[str, Equation]:
 
 
 def connection(block: Attention) -> Equation:
-    """f(G, M) of the block's schema."""
-    one = getattr(block.connection, "first", block.connection)
-    schema = getattr(one.merge, "schema", "")  # type: ignore[union-attr]
-    equation = CONNECT["text" if schema == "direct" else schema or "direct"]
-    return equation._replace(symbols=G | HEARD)
+    """f(G, M) of the block's schema, with the bias and the normalisation that its connection has."""
+    one: Any = getattr(block.connection, "first", block.connection)
+    equation = CONNECT[getattr(one.merge, "schema", "released")]
+    if getattr(one.merge, "bias", None) is not None:
+        equation = equation._replace(latex=f"{equation.latex} + b", symbols={"b": "the bias of the released code"})
+    norm = next(one.embed.children(), one.embed)
+    return equation._replace(symbols=G | HEARD | equation.symbols | {"Z": EMBEDDED[type(norm)]})

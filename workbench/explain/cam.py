@@ -47,6 +47,10 @@ def grad_cam(
     if method not in METHODS:
         raise UnknownName("Grad-CAM method", method, METHODS)
     check(pictures)
+    if torch.bfloat16 in (pictures.dtype, *(parameter.dtype for parameter in network.parameters())):
+        raise OutOfRange(
+            "Grad-CAM computes in numpy, which has no bfloat16; give network.float() and pictures.float()."
+        )
     chosen = None if targets is None else [Logit(int(target)) for target in targets]
     if chosen is not None and len(chosen) != len(pictures):
         raise OutOfRange(f"{len(chosen)} targets for {len(pictures)} pictures; give one class for each, or none.")

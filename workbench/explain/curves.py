@@ -7,10 +7,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.errors import OutOfRange
-from workbench.explain.figures import COLOURS, GREY, LINES, mean, plain
+from workbench.explain.figures import COLOURS, DASHES, GREY, LINES, mean, plain
 
 MARKED = 20  # epochs up to which each has a mark
-MANY = 12  # lines above which they are thin, and named on hover alone
+MANY = 12  # lines above which they are thin; above twice as many they are named on hover alone
 
 
 def curves(runs: dict[str, list[list[float]]], title: str, smoothing: float = 0.0, log: bool = False) -> go.Figure:
@@ -23,7 +23,8 @@ def curves(runs: dict[str, list[list[float]]], title: str, smoothing: float = 0.
     width, traces = 2 if len(runs) <= MANY else 1, []
     for number, (label, mine) in enumerate(runs.items()):
         name = f"{label} (n = {len(mine)})" if len(mine) > 1 else f"{label} (one seed)"
-        line = {"color": COLOURS[number % len(COLOURS)], "width": width}
+        turn, place = divmod(number, len(COLOURS))
+        line = {"color": COLOURS[place], "width": width, "dash": DASHES[turn % len(DASHES)]}
         traces += curve_traces(mine, name, label, line, smoothing)
     figure = go.Figure(traces)
     by_epoch(figure, [run for mine in runs.values() for run in mine])

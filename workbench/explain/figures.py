@@ -12,6 +12,7 @@ BLUE, GREY, TEXT, LINES = "#2a6fbb", "#8a8f98", "#757d89", "rgba(128, 128, 128, 
 NARROW_PX = 13  # titles of two panels side by side, so that they fit on a telephone
 COLOURS = (BLUE, "#d9822b", "#3a9d6e", "#8e5bb5", "#c94f6d", "#6b7280", "#b59a2b", "#2aa5b5")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star")  # where hue is not seen
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
 def published_and_measured(
@@ -77,7 +78,7 @@ def accuracy_over_parameters(
     joined = [[known[label] for label in pair] for pair in pairs]
     alone = [[point] for point in points if not any(point.label in pair for pair in pairs)]
     for number, family in enumerate([*alone, *joined]):
-        look = {"color": COLOURS[number % len(COLOURS)], "symbol": SYMBOLS[number % len(SYMBOLS)]}
+        look = dict(zip(("color", "symbol"), looks(number), strict=True))
         name = " → ".join(point.label for point in family)
         printed = [(p.label, p.parameters, p.published, p.published, p.published, "as printed")
                    for p in family if p.published is not None]  # fmt: skip
@@ -127,6 +128,13 @@ def plain(figure: go.Figure, height_px: int, meta: str | None = None) -> go.Figu
         plot_bgcolor="rgba(0,0,0,0)",
         meta=meta,
     )
+
+
+def looks(number: int) -> tuple[str, str]:
+    """Colour and symbol of what is drawn as `number`, from 0: 64 pairs, of which any 8 in a row from 0, 8, ... on
+    differ in both."""
+    turn, place = divmod(number, len(COLOURS))
+    return COLOURS[place], SYMBOLS[(place + turn) % len(SYMBOLS)]
 
 
 def mean(values: Sequence[float]) -> float:

@@ -24,6 +24,13 @@ def on_one_scale(figures: Sequence[go.Figure]) -> None:
         figure.update_yaxes(range=[low - margin, high + margin])
 
 
+def in_the_same_colours(figures: Sequence[go.Figure]) -> None:
+    """Give all heat maps of these figures one scale of colours, for the same reason."""
+    cells = np.concatenate([np.ravel(trace.z) for figure in figures for trace in figure.data])
+    for figure in figures:
+        figure.update_traces(zmin=float(np.nanmin(cells)), zmax=float(np.nanmax(cells)))
+
+
 def differences(values: Values, labels: Sequence[str], order: str = "index", columns: int = 3) -> go.Figure:
     """Attention of the first picture minus that of the second over channels, a panel a block, on one axis.
 

@@ -12,30 +12,29 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 from plotly.subplots import make_subplots
 
 from workbench.errors import OutOfRange
-from workbench.explain.figures import COLOURS, GREY, LINES, SYMBOLS, plain
+from workbench.explain.figures import COLOURS, DASHES, GREY, LINES, looks, plain
 
 SCALE = "Viridis"  # its lightness rises with its value, so it reads without hue and on any page
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
 def contributions(values: dict[str, Sequence[Sequence[tuple[str, str, float]]]]) -> go.Figure:
     """The share of the earlier attention in each connection, a line a network and dimension.  DCA Fig. 5.
 
     values: label -> for each seed the (site, dim, ratio) of every connection.  The line is the mean of the seeds, each
-    of which is a dot.  Dotted verticals stand where a stage begins.
+    of which is a dot.  Dotted verticals stand where a stage begins.  A dimension may be connected at some sites only.
     """
     figure = go.Figure()
     dims = {(label, dim): None for label, seeds in values.items() for seed in seeds for _, dim, _ in seed}
     several = {label for label, dim in dims if sum(other == label for other, _ in dims) > 1}
-    chains: dict[tuple[str, ...], None] = {}
+    sites: list[str] = []
+    for label, seeds in values.items():
+        own = sorted({site for seed in seeds for site, _, _ in seed}, key=lambda site: [*map(int, site.split("."))])
+        if sites and own and own != sites:
+            raise OutOfRange(f"{label!r} has other sites than the networks before it; draw each backbone on its own.")
+        sites = own or sites
     for number, (label, dim) in enumerate(dims):
         runs = [[(site, ratio) for site, mine, ratio in seed if mine == dim] for seed in values[label]]
-        chains |= {tuple(site for site, _ in run): None for run in runs}
-        if len(chains) > 1:
-            raise OutOfRange(f"{label!r} has other sites than the networks before it; draw each backbone on its own.")
-        name = f"{label}, {dim}" if label in several else label
-        add_ratios(figure, runs, name, COLOURS[number % len(COLOURS)], SYMBOLS[number % len(SYMBOLS)])
-    sites = next(iter(chains), ())
+        add_ratios(figure, runs, sites, f"{label}, {dim}" if label in several else label, *looks(number))
     for number, (one, other) in enumerate(pairwise(sites), 1):
         if stage(one) != stage(other):
             figure.add_vline(number + 0.5, line={"color": GREY, "width": 1, "dash": "dot"})
@@ -181,10 +180,12 @@ def stage(site: str) -> str:
     return site.partition(".")[0]
 
 
-def add_ratios(figure: go.Figure, runs: list[list[tuple[str, float]]], name: str, colour: str, symbol: str) -> None:
-    """The mean over the seeds as a line, and each seed as a dot."""
+def add_ratios(
+    figure: go.Figure, runs: list[list[tuple[str, float]]], among: list[str], name: str, colour: str, symbol: str
+) -> None:
+    """The mean over the seeds as a line, and each seed as a dot; `among` are the sites of the axis."""
     sites = [site for site, _ in runs[0]]
-    numbers = list(range(1, len(sites) + 1))
+    numbers = [among.index(site) + 1 for site in sites]
     ratios = np.array([[ratio for _, ratio in run] for run in runs])
     look = {"color": colour, "symbol": symbol, "size": 8}
     figure.add_scatter(

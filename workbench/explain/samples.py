@@ -136,7 +136,8 @@ def _firsts(labels: Tensor, classes: tuple[str, ...], count: int) -> list[tuple[
 
 
 def _drawn() -> dict[str, Callable[[], np.ndarray]]:
-    y, x = np.mgrid[:SIDE, :SIDE] / (SIDE - 1)
+    pixels = np.mgrid[:SIDE, :SIDE]
+    (y, x), (row, column) = pixels / (SIDE - 1), pixels // (SIDE // 8)  # places in [0, 1], and 8 x 8 cells
 
     def grey(values: np.ndarray) -> np.ndarray:
         return np.round(255 * np.repeat(values[..., None], 3, 2)).astype(np.uint8)
@@ -144,8 +145,8 @@ def _drawn() -> dict[str, Callable[[], np.ndarray]]:
     return {
         "pattern:grey": lambda: grey(np.full((SIDE, SIDE), 0.5)),
         "pattern:left to right": lambda: grey(x),
-        "pattern:stripes": lambda: grey(np.floor(8 * y) % 2),
-        "pattern:checkerboard": lambda: grey((np.floor(8 * x) + np.floor(8 * y)) % 2),
+        "pattern:stripes": lambda: grey(row % 2),
+        "pattern:checkerboard": lambda: grey((row + column) % 2),
         "pattern:disc, upper left": lambda: grey(((x - 0.25) ** 2 + (y - 0.25) ** 2 < 0.03).astype(float)),
         "pattern:disc, lower right": lambda: grey(((x - 0.75) ** 2 + (y - 0.75) ** 2 < 0.03).astype(float)),
     }
