@@ -32,9 +32,13 @@ class CRA(Attention):
         self.transform = nn.Sequential(GlobalDepthwise(site.channels, size), nn.Sigmoid())
 
     def alone(self, x: Tensor, trail: Trail) -> Tensor:
+        """In one of the fast forms, unless somebody changed a part, pruning its weights by a hook or otherwise."""
+        conv = self.transform[0]
+        kinds = [type(part) for part in (self, self.extract, *self.transform)]
+        if kinds != [CRA, GridPool, GlobalDepthwise, nn.Sigmoid] or conv._forward_pre_hooks:
+            return super().alone(x, trail)
         self.extract.check(x)
-        weight, bias = self.transform[0].parameters()
-        return reassess(x, weight[:, 0], bias)
+        return reassess(x, conv.weight[:, 0], conv.bias)
 
 
 class GlobalDepthwise(nn.Conv2d):
