@@ -1,5 +1,6 @@
 """DCA: Eq. 4-6, size matching, the official form literally, the first block, contribution, and the tables' counts."""
 
+import itertools
 import math
 
 import pytest
@@ -112,6 +113,7 @@ def test_alpha_zero_gives_the_descriptor_to_the_bit(schema, g):
         ((33, 33), (16, 16)),
         ((57, 57), (29, 29)),
         ((57, 30), (29, 15)),
+        ((33, 57), (16, 29)),
         ((3, 1), (2, 1)),
         ((7, 7), (7, 7)),
     ],
@@ -130,6 +132,18 @@ def test_sizes_match_by_pooling_two_by_two(pool, before, now):
     assert before == now or not torch.allclose(
         matched, memory[..., : 2 * now[0] : 2, : 2 * now[1] : 2]
     )  # witness: not subsampling
+
+
+def test_sizes_match_after_any_halvings_of_any_picture():
+    for picture in itertools.product(range(4, 24), repeat=2):
+        sides = [picture]
+        for _ in range(3):
+            sides.append(tuple(-(-side // 2) for side in sides[-1]))
+        for before, now in itertools.combinations(sides, 2):
+            matched = MatchSize("avg")(torch.ones(1, 1, *before), torch.zeros(1, 1, *now))
+            assert torch.equal(matched, torch.ones(1, 1, *now))  # and no window reads beyond the map
+    one, other = (F.avg_pool2d(torch.ones(1, 1, 13, 14), (3, 4), ceil_mode=up) for up in (True, False))
+    assert (4, 4) not in (one.shape[2:], other.shape[2:])  # witness: the sides of 13x14 to 4x4 round each its own way
 
 
 @pytest.mark.parametrize("name", ["dca-se[reduction=4]-resnet20", "dca-cbam[reduction=4]-resnet20"])
