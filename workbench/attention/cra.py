@@ -9,6 +9,8 @@ In words: a small grid of means of each channel -> one weight a cell, summed -> 
 Adds C (h w + 1) parameters: a kernel and a bias per channel, no normalisation.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from workbench.attention.base import Attention, GridPool, Site, Trail
@@ -33,7 +35,7 @@ class CRA(Attention):
 
     def alone(self, x: Tensor, trail: Trail) -> Tensor:
         """In one of the fast forms, unless somebody changed a part, pruning its weights by a hook or otherwise."""
-        conv = self.transform[0]
+        conv: Any = self.transform[0]
         kinds = [type(part) for part in (self, self.extract, *self.transform)]
         if kinds != [CRA, GridPool, GlobalDepthwise, nn.Sigmoid] or conv._forward_pre_hooks:
             return super().alone(x, trail)
