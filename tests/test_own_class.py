@@ -144,7 +144,7 @@ def test_its_map_is_not_written_into(module, backbone):
     for name in ("Squashed", "Itself", "Rectified")[: 2 if backbone == "circularnet" else 3]:
         build(f"{own}:{name}-{backbone}", 10)(x).sum().backward()
     steps = build(f"{own}:Itself-{backbone}", 10).trace(x)[1].steps
-    assert all(0 <= step.attention.min() and step.attention.max() <= 1 for step in steps)
+    assert all(step.attention.min() >= 0 and step.attention.max() <= 1 for step in steps)
     with pytest.MonkeyPatch.context() as patch:  # witness
         patch.setattr("workbench.backbones.resnet.known", lambda module: True)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
