@@ -314,6 +314,31 @@ def test_a_deep_copy_is_independent():
     assert not torch.equal(other(picture), expected) and torch.equal(network(picture), changed)
 
 
+@pytest.mark.parametrize("name", ["se[reduction=2]", "cra2", "dca-cbam[reduction=2]"])
+def test_replicas_run_their_own_blocks(name):
+    network, picture = grey(name), torch.randn(1, 1, 32, 32)
+    expected = network(picture)
+    twin = replica(network)
+    assert torch.equal(twin(picture), expected)
+    with torch.no_grad():
+        for module in twin.attention_blocks.modules():
+            if getattr(module, "bias", None) is not None:
+                module.bias.add_(0.5)
+    assert not torch.equal(twin(picture), expected)
+    assert torch.equal(network(picture), expected)  # witness: they are copies
+
+
+def replica(network):
+    """What nn.DataParallel makes for another device: modules that share hooks, with tensors in place of parameters."""
+    twins = {module: module._replicate_for_data_parallel() for module in network.modules()}
+    for module, twin in twins.items():
+        for name, child in module.named_children():
+            setattr(twin, name, twins[child])
+        for name, value in module._parameters.items():
+            setattr(twin, name, None if value is None else value.detach().clone())
+    return twins[network]
+
+
 def test_sixteen_threads_on_one_network_equal_the_serial_results():
     network, pictures = grey(), torch.randn(16, 1, 1, 32, 32)
     with torch.no_grad():

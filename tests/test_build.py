@@ -26,6 +26,8 @@ CANONICAL = {
     "dca[schema=softmax,form=text]-cra3-resnet20": "dca[form=text,schema=softmax]-cra3-resnet20",
     "se-circularnet[padding=circular]": "se-circularnet",
     "circularnet[padding=zeros]": "circularnet[padding=zeros]",
+    "mnasnet1_0[momentum=0.00005,width=1]": "mnasnet1_0[momentum=0.00005]",
+    "mnasnet1_0[momentum=1,width=0.50]": "mnasnet1_0[momentum=1.0,width=0.5]",
 }
 
 
@@ -97,6 +99,9 @@ def test_a_size_given_twice_is_refused():
         ("dca[dims=spatial]-se-resnet20", "has channel"),
         ("circularnet[padding=reflect]", "circular or zeros"),
         ("cra9999999999-resnet20", "whole number"),
+        ("mnasnet1_0[momentum=5e-05]", "must be a number"),
+        ("mnasnet1_0[momentum=1.5]", "momentum=1.5; use more than 0, at most 1"),
+        ("mnasnet1_0[momentum=0]", "momentum=0.0; use more than 0, at most 1"),
     ],
 )
 def test_options_out_of_range_are_refused(name, message):

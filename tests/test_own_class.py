@@ -94,6 +94,71 @@ def test_it_is_built_traced_and_counted(module):
         assert params(name) - params("resnet20") == count(name).params - count("resnet20").params == 9 * kernel
 
 
+OTHERS = """
+from torch import nn
+from workbench.attention import Attention, ConvSpec, GlobalPool, Site
+
+class Squashed(Attention):
+    def __init__(self, site: Site):
+        super().__init__(site)
+        self.extract, self.transform = GlobalPool(), nn.Sigmoid()
+
+    def fuse(self, T, x):
+        return super().fuse(T, x).sigmoid()
+
+class Itself(Attention):
+    def __init__(self, site: Site):
+        super().__init__(site)
+        self.extract, self.transform = nn.Identity(), nn.Sigmoid()
+
+    def fuse(self, T, x):
+        return T
+
+class Rectified(nn.Module):
+    socket, normalised = "conv", True
+
+    def __init__(self, site: Site, spec: ConvSpec):
+        super().__init__()
+        self.conv = nn.Conv2d(spec.inputs, spec.outputs, 3, spec.stride, 1)
+
+    def forward(self, x):
+        return self.conv(x).relu()
+
+class Added(nn.Module):
+    socket = "attention"
+
+    def __init__(self, site: Site):
+        super().__init__()
+        self.conv = nn.Conv2d(site.channels, site.channels, 1)
+        nn.init.zeros_(self.conv.weight)
+
+    def forward(self, x, trail=None):
+        return x + self.conv(x)
+"""
+
+
+@pytest.mark.parametrize("backbone", ["resnet8", "circularnet"])
+def test_its_map_is_not_written_into(module, backbone):
+    """Its last operation may need the map for its gradient, and its step may hold it."""
+    own, x = module(OTHERS).name, torch.randn(2, 3, 16, 16)
+    for name in ("Squashed", "Itself", "Rectified")[: 2 if backbone == "circularnet" else 3]:
+        build(f"{own}:{name}-{backbone}", 10)(x).sum().backward()
+    steps = build(f"{own}:Itself-{backbone}", 10).trace(x)[1].steps
+    assert all(step.attention.min() >= 0 and step.attention.max() <= 1 for step in steps)
+    with pytest.MonkeyPatch.context() as patch:  # witness
+        patch.setattr("workbench.backbones.resnet.known", lambda module: True)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            build(f"{own}:Squashed-{backbone}", 10)(x).sum().backward()
+
+
+def test_it_keeps_its_own_initialisation(module):
+    own = module(OTHERS).name
+    blocks = [block.attention.conv for block in build(f"{own}:Added-resnet8", 10).layer1]
+    assert not any(conv.weight.any() for conv in blocks)
+    (block,) = build(f"{own}:Rectified-resnet8", 10).layer1
+    assert block.conv2.conv.weight.std().item() == pytest.approx((2 / (16 * 9)) ** 0.5, rel=0.1)  # witness: He's
+
+
 def test_it_is_connected_and_attached(module):
     eca = module()
     assert params(f"dca-{eca}-resnet20") - params(f"{eca}-resnet20") == params("dca-se-resnet20") - params(

@@ -49,8 +49,8 @@ def attach(network: N, name: str, where: str, image_size: int = 224) -> N:
     blocks = Blocks(builder(site) for site in sites.values())
     connect(blocks)
     network.attention_blocks = blocks.to(like.device, like.dtype).train(network.training)
-    for path, block in zip(sites, blocks, strict=True):
-        blocks.hooks.append(network.get_submodule(path).register_forward_hook(Gate(block, blocks)))
+    for number, path in enumerate(sites):
+        blocks.hooks.append(network.get_submodule(path).register_forward_hook(Gate(number, blocks)))
     blocks.hooks.append(network.register_forward_pre_hook(_begin))
     blocks.hooks.append(network.register_forward_hook(_end, always_call=True))
     try:
@@ -119,23 +119,26 @@ _running: ContextVar[Running | None] = ContextVar("running", default=None)
 
 
 class Gate:
-    """Forward hook of an attended module: its output through `block`.  An object, so that deepcopy copies the block."""
+    """Forward hook of an attended module: its output through a block.  An object, so that deepcopy copies the blocks.
 
-    def __init__(self, block: nn.Module, blocks: Blocks):
-        self.block, self.blocks = block, blocks
+    The replicas of nn.DataParallel share their hooks, this one too; each runs its own copy of the blocks.
+    """
+
+    def __init__(self, number: int, blocks: Blocks):
+        self.number, self.blocks = number, blocks
 
     def __call__(self, module: nn.Module, inputs: Any, x: Tensor) -> Tensor:
         running = _running.get()
-        if running is not None and running.blocks is self.blocks:
-            trail = running.trail
-        elif any(block.connection is not None for block in attentions(self.block)):
+        if running is not None and running.blocks.hooks is not self.blocks.hooks:
+            running = None  # another network's
+        block = (running or self).blocks[self.number]
+        if running is None and any(part.connection is not None for part in attentions(block)):
             raise OutOfRange(
                 f"The attention at this {type(module).__name__} is connected with earlier ones; call the whole "
                 "network, not a part of it or forward_features, and without activation checkpointing."
             )
-        else:
-            trail = Trail()
-        y = self.block(x, trail)
+        trail = running.trail if running else Trail()
+        y = block(x, trail)
         # the network may add to its map in place, as torchvision's shortcuts do; what the Trail keeps stays as it was
         return y.clone() if trail.steps and any(value is y for value in trail.steps[-1]) else y
 

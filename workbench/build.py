@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from functools import cache, partial
 from typing import Any, Literal, get_origin, get_type_hints
 
@@ -59,7 +60,7 @@ def canonical(name: str | ModelName) -> ModelName:
         values, schema = _options(part, known), _schema(_target(part, known))
         size = None if ":" in part.word else values.pop("size", None)  # my_module:Class7 would be another class
         kept = {key: value for key, value in values.items() if value != schema[key].default}
-        return Part(part.word, size, tuple((key, _text(value)) for key, value in kept.items()))
+        return Part(part.word, size, tuple((key, _written(value)) for key, value in kept.items()))
 
     return ModelName(**{slot: short(part, KNOWN[slot]) for slot, part in _parts(model).items()})
 
@@ -231,6 +232,11 @@ def _value(word: str, key: str, text: str, kind: Any) -> Any:
             raise OutOfRange(f"{word} option {key}={text}: use true or false.")
         return text == "true"
     return tuple(sorted(set(split_list(text)))) if get_origin(kind) is tuple else text
+
+
+def _written(value: Any) -> str:
+    """As in a name, which has no exponents; keys hash `_text`, so that stays as it is."""
+    return f"{Decimal(repr(value)):f}" if isinstance(value, float) else _text(value)
 
 
 def _text(value: Any) -> str:

@@ -76,6 +76,8 @@ def test_memory_is_the_attended_descriptor_or_the_mean_attention():
     G, T = torch.randn(2, 32, 3, 3), torch.rand(2, 32, 3, 3)
     assert torch.equal(AWConv(SITE, ConvSpec(32, 32)).memory(G, T, G), G * T)
     assert torch.equal(AWConv(SITE, ConvSpec(16, 32)).memory(G[:, :16], T, G), T)  # no descriptor of this width
+    wide = AWConv(SITE, ConvSpec(32, 64), output_reduction=2).memory(G, T, G)  # as many maps as inputs, by accident
+    assert torch.equal(wide, T.repeat_interleave(2, 1))
     many = AWConv(SITE, ConvSpec(32, 32), input_reduction=16, output_reduction=2)
     told = many.memory(G, T, G)
     assert told.shape == (2, 32, 3, 3)

@@ -1,6 +1,8 @@
 """DCA: Eq. 4-6, size matching, the official form literally, the first block, contribution, and the tables' counts."""
 
+import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from workbench.attention import Trail
 from workbench.attention.dca import REACH, Connection, connect
 from workbench.attention.matching import MatchSize
 from workbench.attention.merging import SCHEMAS, Alpha, Weights
@@ -112,6 +116,7 @@ def test_alpha_zero_gives_the_descriptor_to_the_bit(schema, g):
         ((33, 33), (16, 16)),
         ((57, 57), (29, 29)),
         ((57, 30), (29, 15)),
+        ((33, 57), (16, 29)),
         ((3, 1), (2, 1)),
         ((7, 7), (7, 7)),
     ],
@@ -130,6 +135,18 @@ def test_sizes_match_by_pooling_two_by_two(pool, before, now):
     assert before == now or not torch.allclose(
         matched, memory[..., : 2 * now[0] : 2, : 2 * now[1] : 2]
     )  # witness: not subsampling
+
+
+def test_sizes_match_after_any_halvings_of_any_picture():
+    for picture in itertools.product(range(4, 24), repeat=2):
+        sides = [picture]
+        for _ in range(3):
+            sides.append(tuple(-(-side // 2) for side in sides[-1]))
+        for before, now in itertools.combinations(sides, 2):
+            matched = MatchSize("avg")(torch.ones(1, 1, *before), torch.zeros(1, 1, *now))
+            assert torch.equal(matched, torch.ones(1, 1, *now))  # and no window reads beyond the map
+    one, other = (F.avg_pool2d(torch.ones(1, 1, 13, 14), (3, 4), ceil_mode=up) for up in (True, False))
+    assert (4, 4) not in (one.shape[2:], other.shape[2:])  # witness: the sides of 13x14 to 4x4 round each its own way
 
 
 @pytest.mark.parametrize("name", ["dca-se[reduction=4]-resnet20", "dca-cbam[reduction=4]-resnet20"])
@@ -218,7 +235,7 @@ def test_contribution_is_the_share_of_the_previous_block(current, previous):
     weights.weight.data = torch.tensor([current, previous])
     alpha.alpha.data.fill_(previous)
     for merge, expected in ((weights, share), (alpha, abs(previous) / (1 + abs(previous)))):
-        contribution = Connection("channel", [1], ["8"], {}, merge, nn.Identity()).contribution()
+        contribution = Connection("channel", 1, [1], ["8"], {}, merge, nn.Identity()).contribution()
         assert 0 <= contribution <= 1
         assert contribution == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
@@ -286,6 +303,66 @@ def test_previous_is_dense_and_tree_where_there_is_one_before():
     assert params("dca[reach=dense]-se-resnet20") > params("dca[reach=tree]-se-resnet20") > params("dca-se-resnet20")
 
 
+CONNECTED = [  # every reach, and every dimension
+    "dca-se[reduction=2]",
+    "dca[reach=dense,schema=softmax]-cra2",
+    "dca[reach=tree]-cbam[reduction=2]",
+    "dca[form=text]-ge2",
+    "dca-sk[reduction=2]",
+    "dca[reach=tree]-aw-gc[reduction=4]",
+]
+
+
+@pytest.mark.parametrize("attention", CONNECTED)
+def test_blocks_that_run_again_hear_what_they_heard(attention):
+    """Activation checkpoints around one block and around all of them: the gradients are those without."""
+    network = randomised(build(f"{attention}-resnet14", 10, image_size=16))
+    blocks = [block for stage in (1, 2, 3) for block in network.get_submodule(f"layer{stage}").children()]
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+
+    def gradients(again, listen=Connection.hear):
+        network.zero_grad()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Connection, "hear", listen)
+            for block in again:
+                patch.setattr(block, "forward", partial(checkpoint, block.forward, use_reentrant=False))
+            network(x).square().sum().backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+    expected = gradients([])
+    for again in ([blocks[3]], blocks):
+        torch.testing.assert_close(gradients(again), expected, rtol=1e-9, atol=1e-9)
+
+    def last(connection, trail):
+        told = [step.memory for step in trail.of(connection.dim) if step.memory is not None]
+        return [told[-back] for back in connection.backs if told]
+
+    assert torch.equal(gradients([], last), expected)
+    with pytest.raises((AssertionError, RuntimeError)):  # witness: counted from the last block on, others are heard
+        torch.testing.assert_close(gradients([blocks[3]], last), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_part_of_the_chain_is_refused():
+    first, second, third = itertools.islice(build("dca-se-resnet20").attentions(), 3)
+    x, trail = torch.randn(2, 16, 8, 8), Trail()
+    with pytest.raises(OutOfRange, match=r"has 2 of its dimension \(channel\) before it, and 1 of them ran"):
+        third(first(x, trail), trail)
+    trail = Trail()
+    assert third(second(first(x, trail), trail), trail).shape == x.shape  # witness
+    assert torch.equal(third(x), third.alone(x, trail))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_new_layers_go_where_the_network_is(training):
+    network = build("cbam[reduction=4]-resnet20", 10).double().train(training)
+    assert {p.dtype for p in connect(network).parameters()} == {torch.float64}
+    assert {module.training for module in network.modules()} == {training}
+    with torch.device("meta"):
+        network = build("ge[size=2,theta=false]-resnet20", 10)
+    assert {p.device.type for p in connect(network).parameters()} == {"meta"}
+    assert next(build("dca-se-resnet20").parameters()).device.type == "cpu"  # witness
+
+
 def test_memory_is_the_attended_descriptor_or_the_attention():
     x = torch.randn(2, 3, 32, 32)
     for option, told in (
@@ -349,5 +426,7 @@ def test_ge_hands_on_the_attended_map_pooled_to_the_next_size():
 def test_options_out_of_range_are_refused(option):
     with pytest.raises(OutOfRange):
         build(f"dca[{option}]-se-resnet20")
+    with pytest.raises(OutOfRange, match="GE's maps are matched by one convolution"):
+        build("dca[match=fc2]-ge2-resnet20")
     with pytest.raises(UnknownName, match="schema"):
         build("dca[schemas=direct]-se-resnet20")

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from workbench.attention import Site, Trail
 from workbench.attention.cra import CRA
@@ -58,6 +60,40 @@ def test_maps_that_the_grid_divides_are_pooled_where_pooling_is_fast(monkeypatch
     ]:
         block(torch.randn(1, C, side, side).contiguous(memory_format=memory_format))
     assert used == [Cells, Cells, Template, Template, Template]
+
+
+class Halved(CRA):
+    """A class of one's own that fuses in another way."""
+
+    def fuse(self, T, x):
+        return super().fuse(T, x) / 2
+
+
+def pruned(block, name):
+    """A hook makes the pruned values before every forward of the layer, here from ones that a step has moved."""
+    prune.l1_unstructured(block.transform[0], name, 0.5)
+    with torch.no_grad():
+        block.transform[0].get_parameter(f"{name}_orig").add_(0.1)
+
+
+CHANGES = {
+    "pruned weights": lambda block: pruned(block, "weight"),
+    "pruned biases": lambda block: pruned(block, "bias"),
+    "normed weights": lambda block: parametrizations.spectral_norm(block.transform[0]).eval(),
+    "another gate": lambda block: block.transform.__setitem__(1, nn.Hardsigmoid()),
+    "another pool": lambda block: setattr(block, "extract", nn.AdaptiveMaxPool2d(3)),
+    "another fuse": lambda block: setattr(block, "__class__", Halved),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_part_counts(change):
+    block, x = CRA(Site(1, 1, C, C), 3), 3 * torch.randn(2, C, 9, 9)
+    before = block(x)
+    CHANGES[change](block)
+    after = block(x)
+    assert torch.equal(after, block(x, Trail(records=True)))
+    assert not torch.allclose(after, before, atol=1e-3)  # witness
 
 
 def test_half_precision_keeps_the_map_and_sums_in_full():

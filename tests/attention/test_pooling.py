@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from workbench.attention import GlobalPool, GridPool
 from workbench.attention.base import _averaging
@@ -67,3 +68,18 @@ def test_a_grid_first_used_in_inference_mode_still_trains():
         matrix = torch.ones(3, 7)
     with pytest.raises(RuntimeError, match="nference tensors"):  # witness: a matrix born there would not do
         (matrix @ x).sum().backward()
+
+
+def test_a_grid_first_used_under_a_mode_or_a_transform_is_its_own():
+    """FakeTensorMode makes fake matrices, torch.func wrapped ones: neither may serve an ordinary forward."""
+    x = torch.randn(1, 2, 7, 7)
+    expected = F.adaptive_avg_pool2d(x, 3)
+    _averaging.cache_clear()
+    with FakeTensorMode() as mode:
+        assert type(GridPool(3)(mode.from_tensor(x))) is not torch.Tensor
+    torch.func.grad(lambda x: GridPool(3)(x).sum())(x)
+    assert _averaging.cache_info().currsize == 0
+    torch.testing.assert_close(GridPool(3)(x), expected)
+    assert _averaging.cache_info().currsize == 1  # witness: an ordinary one is kept
+    with FakeTensorMode() as mode:
+        GridPool(3)(mode.from_tensor(x))  # and does not serve a mode, which refuses a real matrix

@@ -92,7 +92,7 @@ class AWConv(Attention):
     def memory(self, G: Tensor, T: Tensor, y: Tensor) -> Tensor:
         """(N, C2, h / r_hw, w / r_hw): G T with one map an output and C1 = C2; else T, its mean over the inputs."""
         outputs, inputs, _ = self.shape
-        if G.shape == T.shape and inputs == 1:
+        if inputs == 1 and outputs == len(self.weight) == G.shape[1]:
             return G * T
         T = T.unflatten(1, (outputs, inputs)).mean(2)
         return T.repeat_interleave(len(self.weight) // outputs, 1)

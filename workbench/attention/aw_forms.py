@@ -4,10 +4,14 @@ X is (N, C1, H, W), K (C2, C1 / groups, h, w), Y (N, C2, H', W').  S is (N, C2, 
 of 1 is constant.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
+
+from workbench.attention.base import transformed
 
 
 def attend(x: Tensor, K: Tensor, S: Tensor, stride: int = 1) -> Tensor:
@@ -25,7 +29,7 @@ def attend(x: Tensor, K: Tensor, S: Tensor, stride: int = 1) -> Tensor:
         return output_gate(x, K, S, stride)
     if one_output and S.shape[3:].numel() == 1:
         return input_gate(x, K, S, stride)
-    if one_input and positions < K.shape[1]:
+    if one_input and positions < K.shape[1] and not transformed():
         return taps(x, K, S, stride)
     if one_output and positions < K.shape[1]:
         return unfolded(x, K, S, stride)
@@ -77,7 +81,8 @@ class TapSum(torch.autograd.Function):
 
     Works tap by tap.  Responses Z no larger than the kernel are kept for backward; larger ones, which autograd would
     keep several times over, are computed again, a fourth matrix product beside a plain convolution's three.  Channels
-    come before pictures, so that each tap is one product for the whole batch.
+    come before pictures, so that each tap is one product for the whole batch.  Where the backward pass is to be
+    differentiated again (create_graph), it is that of `grouped`.
     """
 
     @staticmethod
@@ -95,9 +100,11 @@ class TapSum(torch.autograd.Function):
         return y.to(x.dtype).flatten(0, 1).transpose(0, 1).unflatten(2, views[0].shape[-2:]).contiguous()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gY: Tensor):
         x, K, S, *kept = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            x, K, gY = x.to(S.dtype), K.to(S.dtype), gY.to(S.dtype)  # autograd brings gradients back to their precision
+            return *torch.func.vjp(partial(grouped, stride=ctx.stride), x, K, S)[1](gY), None
         padded, kernels, scales = by_tap(x, K, S)
         gY = gY.transpose(0, 1).reshape(*scales.shape[1:4], -1)
         gpadded, gkernels, gscales = torch.zeros_like(padded), torch.empty_like(kernels), torch.empty_like(scales)

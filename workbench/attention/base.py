@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from workbench.errors import OutOfRange
 
@@ -127,11 +126,26 @@ class Attention(nn.Module):
 
 def scale(x: Tensor, T: Tensor) -> Tensor:
     """x * T, where T is a vector or a map with ones in its shape."""
-    return x * T if torch.compiler.is_compiling() else Scale.apply(x, T)
+    return x * T if torch.compiler.is_compiling() or transformed() else Scale.apply(x, T)
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func is at work, which knows no rule for a Function and wants the plain expression.
+
+    torch has no public question for it.  A compiler, which traces what it transforms itself, is not asked.
+    """
+    return not torch.compiler.is_compiling() and _TRANSFORMS()
+
+
+_TRANSFORMS: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+_MODES: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 
 
 class Scale(torch.autograd.Function):
-    """x * T with a backward pass in one buffer, where autograd makes two maps of the size of x."""
+    """x * T with a backward pass in one buffer, where autograd makes two maps of the size of x.
+
+    Where that pass is to be differentiated again (create_graph), it is autograd's.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, T: Tensor) -> Tensor:
@@ -139,9 +153,10 @@ class Scale(torch.autograd.Function):
         return x * T
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor]:
         x, T = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return g * T, (g * x).sum_to_size(T.shape)
         buffer = torch.mul(g, x, out=torch.empty_like(x))
         dT = buffer.sum_to_size(T.shape)
         return (g * T if dT is buffer else torch.mul(g, T, out=buffer)), dT
@@ -199,8 +214,8 @@ class GridPool(nn.Module):
 
 def averaging(length: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The (size, length) matrix that averages `length` values into `size` bins, bounds as AdaptiveAvgPool2d's."""
-    make = _averaging.__wrapped__ if torch.compiler.is_compiling() else _averaging  # a compiler keeps constants itself
-    return make(length, size, device, dtype)
+    alone = not (torch.compiler.is_compiling() or transformed() or _MODES())  # else it belongs to who is watching
+    return (_averaging if alone else _averaging.__wrapped__)(length, size, device, dtype)
 
 
 @lru_cache(maxsize=256)

@@ -6,26 +6,31 @@ Pooling to a grid followed by one weight per cell is linear, so both are one wei
 
 with the averaging matrices P of the grid.  E is the template that a channel looks for.  `Template` sums with E;
 `Cells` pools first, which is faster where pooling is: in channels_last, and over many rows (CPU: 56 of them to 7).
-Both write the backward pass in one buffer instead of autograd's four maps of the size of X.
+Both write the backward pass in one buffer instead of autograd's four maps of the size of X; where that pass is to be
+differentiated again (create_graph), it is the plain `expression`'s.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from workbench.attention.base import averaging
+from workbench.attention.base import averaging, transformed
 
 
 def reassess(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """X * T for a map (N, C, H, W), a kernel (C, h, w) and a bias (C)."""
     height, width = x.shape[-2:]
     size = weight.shape[-1]
-    if torch.compiler.is_compiling():  # the compiler fuses the plain expression better than it traces these
-        return x * torch.sigmoid((x * template(x, weight)).sum((2, 3)) + bias).to(x.dtype)[:, :, None, None]
+    if torch.compiler.is_compiling() or transformed():  # a compiler fuses it better than it traces the others
+        return expression(x, weight, bias)
     even = height % size == 0 and width % size == 0 and min(height, width) > size
     pools = channels_last(x) or height >= 8 * size
     return (Cells if even and pools else Template).apply(x, weight, bias)
+
+
+def expression(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same in operations that autograd differentiates as often as asked."""
+    return x * torch.sigmoid((x * template(x, weight)).sum((2, 3)) + bias).to(x.dtype)[:, :, None, None]
 
 
 def template(x: Tensor, weight: Tensor) -> Tensor:
@@ -66,13 +71,14 @@ class Template(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         y = x * like(template(x, weight), x)
         T = (y.sum((2, 3), dtype=weight.dtype) + bias).sigmoid_()
-        ctx.save_for_backward(x, weight, T)
+        ctx.save_for_backward(x, weight, bias, T)
         return torch.mul(x, column(T, x), out=y)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight, T = ctx.saved_tensors
+        x, weight, bias, T = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return torch.func.vjp(expression, x, weight, bias)[1](g)
         buffer = torch.mul(g, x, out=torch.empty_like(x))
         d = buffer.sum((2, 3), dtype=weight.dtype) * T * (1 - T)
         dE = torch.mul(x, column(d, x), out=buffer).sum(0, dtype=weight.dtype)
@@ -91,13 +97,14 @@ class Cells(torch.autograd.Function):
         size = weight.shape[-1]
         U = pooled(x, size)
         T = ((U * weight).sum((2, 3), dtype=weight.dtype) + bias).sigmoid_()
-        ctx.save_for_backward(x, weight, U, T)
+        ctx.save_for_backward(x, weight, bias, U, T)
         return x * column(T, x)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight, U, T = ctx.saved_tensors
+        x, weight, bias, U, T = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return torch.func.vjp(expression, x, weight, bias)[1](g)
         size, (N, C, H, W) = weight.shape[-1], x.shape
         buffer = torch.mul(g, x, out=torch.empty_like(x))
         d = buffer.sum((2, 3), dtype=weight.dtype) * T * (1 - T)

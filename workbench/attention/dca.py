@@ -21,7 +21,7 @@ equations run over all terms.
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -64,9 +64,10 @@ def connect(
 ) -> N:
     """Connect the attention blocks of `network` in place, each dimension on its own (DCA 3.4), and return it.
 
-    dims: the dimensions to connect, all when empty.  match: one (fc1) or two (fc2, r = `reduction`) fully-connected
-    layers between unequal widths.  pool: avg or max between unequal map sizes.  memory: what is told, the attended
-    descriptor or the attention alone, as the release does for SK in MobileNetV2.
+    dims: the dimensions to connect, all when empty.  match: one (fc1) or two (fc2) fully-connected layers between
+    unequal widths; GE has one convolution there.  reduction: r of fc2; fc1 has none.  pool: avg or max between unequal
+    map sizes.  memory: what is told, the attended descriptor or the attention alone, as the release does for SK in
+    MobileNetV2.  New layers go where their block is, in its precision and mode.
     """
     for option, value, known in (
         ("schema", schema, SCHEMAS),
@@ -98,16 +99,19 @@ def connect(
                 earlier.tells = memory
             widths = [earlier.site.channels for earlier in heard] or [block.site.in_channels]
             if heard or form == "official":
-                block.connection = connection(block, REACH[reach](number), widths, options)
+                like = next(block.parameters(), next(network.parameters(), torch.empty(0)))
+                added = connection(block, number, REACH[reach](number), widths, options)
+                block.connection = added.to(like.device, like.dtype).train(block.training)
     return network
 
 
-def connection(block: Attention, backs: Iterable[int], widths: list[int], options: Options) -> nn.Module:
-    """The connection of one block that hears blocks of these widths, `backs` steps before it."""
+def connection(block: Attention, number: int, backs: list[int], widths: list[int], options: Options) -> nn.Module:
+    """The connection of the block that has `number` before it and hears those `backs` steps back, of these widths."""
 
     def one() -> Connection:
         matches = {str(width): match(block, width, options) for width in dict.fromkeys(widths)}
-        return Connection(block.dim, list(backs), list(map(str, widths)), matches, *ends(block, len(widths), options))
+        merge, embed = ends(block, len(widths), options)
+        return Connection(block.dim, number, backs, list(map(str, widths)), matches, merge, embed)
 
     return PerBranch(one(), one()) if block.dim == "branch" else one()
 
@@ -118,6 +122,7 @@ class Connection(nn.Module):
     def __init__(
         self,
         dim: Dim,
+        number: int,
         backs: list[int],
         widths: list[str],
         matches: dict[str, Match],
@@ -126,7 +131,7 @@ class Connection(nn.Module):
     ):
         super().__init__()
         self.dim: Dim = dim
-        self.backs, self.widths = backs, widths
+        self.number, self.backs, self.widths = number, backs, widths
         self.match, self.merge, self.embed = nn.ModuleDict(matches), merge, embed
 
     def forward(self, G: Tensor, trail: Trail) -> Tensor:
@@ -135,9 +140,18 @@ class Connection(nn.Module):
         return self.merged(G, heard) if heard else G
 
     def hear(self, trail: Trail) -> list[Tensor]:
-        """The memories of the earlier blocks, in the order of `widths`."""
-        earlier = [step.memory for step in trail.of(self.dim) if step.memory is not None]
-        return [earlier[-back] for back in self.backs if earlier]
+        """The memories of the earlier blocks, in the order of `widths`; none where this block runs on its own.
+
+        Counted from the first block on: an activation checkpoint (with use_reentrant=False) runs a block again when
+        the trail holds the later ones, too.
+        """
+        told = [step.memory for step in trail.of(self.dim) if step.memory is not None]
+        if 0 < len(told) < self.number:
+            raise OutOfRange(
+                f"This block has {self.number} of its dimension ({self.dim}) before it, and {len(told)} of them ran; "
+                "call the whole network, since DCA connects them, or one block alone."
+            )
+        return [told[self.number - back] for back in self.backs if told]
 
     def merged(self, G: Tensor, heard: list[Tensor]) -> Tensor:
         matched = [self.match[width](memory, G) for width, memory in zip(self.widths, heard, strict=True)]
@@ -178,6 +192,8 @@ def match(block: Attention, width: int, options: Options) -> Match:
     if block.dim == "spatial" or width == channels:
         return Match(options.pool, [])
     if isinstance(block, GE):
+        if options.match == "fc2":
+            raise OutOfRange("DCA option match=fc2: GE's maps are matched by one convolution, not by layers; use fc1.")
         conv = nn.Conv2d(width, channels, 1)
         return Match(options.pool, [conv] if text else [conv, nn.BatchNorm2d(channels), nn.ReLU()])
     widths = [width, channels]

@@ -19,7 +19,10 @@ class Match(nn.Module):
 
 
 class MatchSize(nn.Module):
-    """(N, k, H', W') -> (N, k, H, W): pooling with "stride and receptive field" the reduction of the map (DCA 3.3)."""
+    """(N, k, H', W') -> (N, k, H, W): pooling with "stride and receptive field" the reduction of the map (DCA 3.3).
+
+    A side that its last window exceeds is pooled to its end, one that windows do not fill loses its rest.
+    """
 
     def __init__(self, pool: str):
         super().__init__()
@@ -28,10 +31,10 @@ class MatchSize(nn.Module):
     def forward(self, memory: Tensor, G: Tensor) -> Tensor:
         if memory.dim() < 4 or memory.shape[-2:] == G.shape[-2:]:
             return memory
-        sizes = list(zip(memory.shape[-2:], G.shape[-2:], strict=True))
-        kernel = [max(1, round(before / now)) for before, now in sizes]
-        rounded_up = all(-(-before // k) == now for (before, now), k in zip(sizes, kernel, strict=True))
-        return POOLS[self.pool](memory, kernel, ceil_mode=rounded_up)
+        height, width = G.shape[-2:]
+        kernel = [max(1, round(before / now)) for before, now in zip(memory.shape[-2:], G.shape[-2:], strict=True)]
+        memory = memory[..., : height * kernel[0], : width * kernel[1]]
+        return POOLS[self.pool](memory, kernel, ceil_mode=True)
 
 
 class ChannelLinear(nn.Linear):

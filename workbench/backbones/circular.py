@@ -54,10 +54,11 @@ class Block(nn.Module):
         self.conv2 = conv3x3(site.channels, site.channels, padding)
         self.bn2 = nn.BatchNorm2d(site.channels)
         self.attention = attention(site) if attention else None
+        self.downsample = None
 
     def forward(self, x: Tensor, trail: Trail) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(join(self.bn2(self.conv2(y)), x, self.attention, None, trail))
+        return self.relu(join(self.bn2(self.conv2(y)), x, self, trail))
 
 
 def conv3x3(channels_in: int, channels_out: int, padding: Padding) -> nn.Conv2d:

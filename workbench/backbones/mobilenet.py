@@ -113,6 +113,8 @@ class MnasNet(Network):
         momentum: float = 0.0003,
     ):
         super().__init__()
+        if not 0 < momentum <= 1:
+            raise OutOfRange(f"MnasNet option momentum={momentum}; use more than 0, at most 1.")
         self.image_size, first = entry(stem)
         slow_unit = partial(self.unit, momentum)
         start, channels = rounded(32, width), rounded(16, width)

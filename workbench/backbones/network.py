@@ -82,10 +82,10 @@ def attend(y: Tensor, attention: nn.Module | None, trail: Trail, *earlier: Tenso
 def he_init(network: nn.Module) -> None:
     """Normal weights with variance 2 / fan-out in the backbone's convolutions, as torchvision's ResNet.
 
-    Attention blocks keep their own initialisation, but for those that stand in a convolution's place: the papers give
-    none for them.
+    What is plugged into a socket keeps its own initialisation, but for what stands in a convolution's place: the
+    papers give none for that.
     """
-    own = (block for block in attentions(network) if block.socket != "conv")
+    own = (module for module in network.modules() if getattr(module, "socket", "conv") != "conv")
     inside = {id(module) for block in own for module in block.modules()}
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and id(module) not in inside:

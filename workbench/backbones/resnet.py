@@ -5,7 +5,7 @@ and the second 3x3 of a basic block; the stage socket stands after every stage b
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class Basic(nn.Module):
     def forward(self, x: Tensor, trail: Trail) -> Tensor:
         first = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(run(self.conv2, first, trail))
-        return self.relu(join(y, x, self.attention, self.downsample, trail, first))
+        return self.relu(join(y, x, self, trail, first))
 
 
 class Bottleneck(nn.Module):
@@ -91,14 +91,22 @@ class Bottleneck(nn.Module):
         first = self.relu(self.bn1(self.conv1(x)))
         second = self.relu(self.bn2(run(self.conv2, first, trail)))
         y = self.bn3(self.conv3(second))
-        return self.relu(join(y, x, self.attention, self.downsample, trail, first, second))
+        return self.relu(join(y, x, self, trail, first, second))
 
 
-def join(
-    y: Tensor, x: Tensor, attention: nn.Module | None, shortcut: nn.Module | None, trail: Trail, *earlier: Tensor
-) -> Tensor:
-    """The attended branch `y`, in place, plus the shortcut of the input `x`; `earlier` are the branch's other maps."""
-    return attend(y, attention, trail, *earlier).add_(x if shortcut is None else shortcut(x))
+def join(y: Tensor, x: Tensor, block: Any, trail: Trail, *earlier: Tensor) -> Tensor:
+    """The attended branch `y` plus the shortcut of the input `x`; `earlier` are the branch's other maps.
+
+    In place, unless a class of one's own made the map: it may have kept it, and its last operation may need it.
+    """
+    y = attend(y, block.attention, trail, *earlier)
+    shortcut = x if block.downsample is None else block.downsample(x)
+    return y.add_(shortcut) if known(block.attention) and known(block.conv2) else y + shortcut
+
+
+def known(module: nn.Module | None) -> bool:
+    """Whether this project's or torch's."""
+    return type(module).__module__.startswith(("builtins", "torch.", "workbench."))
 
 
 class PadShortcut(nn.Module):
