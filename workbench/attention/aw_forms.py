@@ -70,7 +70,7 @@ def unfolded(x: Tensor, K: Tensor, S: Tensor, stride: int) -> Tensor:
 def taps(x: Tensor, K: Tensor, S: Tensor, stride: int) -> Tensor:
     """S (N, C2, 1, h, w): the sum of the responses to each tap, scaled; see TapSum."""
     device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)  # as F.conv2d; S and the sum keep their precision
         x, K = x.to(dtype), K.to(dtype)
     return TapSum.apply(x, K, S.expand(-1, len(K), 1, *K.shape[2:]), stride)

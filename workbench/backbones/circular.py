@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from workbench.attention import Site, Trail
 from workbench.backbones.network import AttentionBuilder, Network, he_init
-from workbench.backbones.resnet import join
+from workbench.backbones.resnet import join, known
 from workbench.errors import OutOfRange
 
 Padding = Literal["circular", "zeros"]
@@ -55,6 +55,7 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(site.channels)
         self.attention = attention(site) if attention else None
         self.downsample = None
+        self.writable = known(self.attention)
 
     def forward(self, x: Tensor, trail: Trail) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))

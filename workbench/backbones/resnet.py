@@ -53,6 +53,7 @@ class Basic(nn.Module):
         self.bn2 = norm(self.conv2, out)
         self.attention = attention(site._replace(sources=(out,))) if attention else None
         self.downsample = shortcut
+        self.writable = known(self.attention) and known(self.conv2)
 
     def forward(self, x: Tensor, trail: Trail) -> Tensor:
         first = self.relu(self.bn1(self.conv1(x)))
@@ -86,6 +87,7 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.attention = attention(site._replace(sources=(width, width))) if attention else None
         self.downsample = shortcut
+        self.writable = known(self.attention) and known(self.conv2)
 
     def forward(self, x: Tensor, trail: Trail) -> Tensor:
         first = self.relu(self.bn1(self.conv1(x)))
@@ -101,11 +103,11 @@ def join(y: Tensor, x: Tensor, block: Any, trail: Trail, *earlier: Tensor) -> Te
     """
     y = attend(y, block.attention, trail, *earlier)
     shortcut = x if block.downsample is None else block.downsample(x)
-    return y.add_(shortcut) if known(block.attention) and known(block.conv2) else y + shortcut
+    return y.add_(shortcut) if block.writable else y + shortcut
 
 
 def known(module: nn.Module | None) -> bool:
-    """Whether this project's or torch's."""
+    """Whether this project's or torch's, whose maps may be written into."""
     return type(module).__module__.startswith(("builtins", "torch.", "workbench."))
 
 
