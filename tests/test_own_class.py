@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from workbench.attach import attach
+from workbench.backbones import circular, resnet
 from workbench.build import build, canonical, resolved
 from workbench.errors import DataMissing, OutOfRange, UnknownName
 from workbench.experiments.experiment import Experiment
@@ -146,8 +147,8 @@ def test_its_map_is_not_written_into(module, backbone):
     steps = build(f"{own}:Itself-{backbone}", 10).trace(x)[1].steps
     assert all(step.attention.min() >= 0 and step.attention.max() <= 1 for step in steps)
     with pytest.MonkeyPatch.context() as patch:  # witness
-        for file in ("resnet", "circular"):
-            patch.setattr(f"workbench.backbones.{file}.known", lambda module: True)
+        for place in (circular, resnet):
+            patch.setattr(place, "known", lambda module: True)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             build(f"{own}:Squashed-{backbone}", 10)(x).sum().backward()
 
