@@ -126,9 +126,9 @@ def test_pictures_need_not_be_square_but_must_hold_the_grid():
         assert "5x2 map is smaller" in refusal(lambda: build("aw-resnet20").eval()(torch.empty(1, 3, 9, 4)))
 
 
-def training(name, batch):
-    split = layouts.make(4, seed=0)
-    return Training(build(name, len(split.classes)), split, split, Recipe(batch=batch, epochs=1, lr=0.1), 0, "cpu")
+def training(name, batch, parts=1):
+    split, recipe = layouts.make(4, seed=0), Recipe(batch=batch, epochs=1, lr=0.1, accumulate=parts)
+    return Training(build(name, len(split.classes)), split, split, recipe, 0, "cpu")
 
 
 def loss(training):
@@ -141,7 +141,9 @@ def test_one_picture_a_batch_is_refused_where_bn_would_see_one_value(name):
     with pytest.raises(OutOfRange, match=r"Batch 1 on 16x16 pictures.*Use a batch of at least 2") as caught:
         training(name, 1)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
-    assert loss(training(name, 2)) > 0  # witness: it is the batch
+    with pytest.raises(OutOfRange, match=r"Batch 4 in 4 parts on 16x16 pictures.*Use parts of at least 2"):
+        training(name, 4, parts=4)
+    assert loss(training(name, 2)) > 0 and loss(training(name, 4, parts=2)) > 0  # witness: it is the part
 
 
 @pytest.mark.parametrize("name", ["se-circularnet", "aw-resnet20", "dca-se-resnet20"])

@@ -333,6 +333,7 @@ MISTAKES = {
     "negative seed": ([*SEED, "-1"], 2, "Seed -1"),
     "seed of 64 bits": ([*SEED, str(2**64)], 2, "Seed 18446744073709551616"),
     "seed that is no number": ([*SEED, "one"], 2, "invalid int value: 'one'"),
+    "less than no workers": ([*TRAIN, "--workers", "-1"], 2, "Workers -1: it is a number of processes"),
     "no epochs": ([*TRAIN, "--epochs", "0"], 2, "epochs=0"),
     "no classes": (["count", "resnet20", "--classes", "0"], 2, "classes"),
     "no such option": (["list", "--jason"], 2, "--jason"),

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,37 @@ def test_a_lock_keeps_others_out_until_its_holder_dies(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_lock_is_not_held_by_what_its_holder_forked(tmp_path, known):
+    """Such as a worker that decodes pictures, which outlives a killed trainer for some seconds."""
+    path = tmp_path / "run.lock"
+    with files.lock(path):
+        if not known:
+            files._locks.clear()
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        with pytest.raises(Busy), files.lock(path):  # its own process still holds it
+            pass
+    try:
+        if known:
+            deadline = time.monotonic() + 10
+            while _held(path) and time.monotonic() < deadline:  # until the child has come so far
+                time.sleep(0.01)
+        assert _held(path) != known  # witness: a copy in the child would hold it
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _held(path):
+    try:
+        with files.lock(path):
+            return False
+    except Busy:
+        return True
+
+
 @pytest.mark.parametrize("name", ["..", "../other", "a/../../b", "/etc/passwd", "out", "out/file", "a\0b"])
 def test_no_name_leaves_its_folder(tmp_path, name):
     root = tmp_path / "runs"
@@ -135,7 +167,8 @@ def test_a_folder_that_cannot_be_written_is_named_at_once(tmp_path):
         with pytest.raises(CannotWrite) as caught:
             files.ensure_writable(folder)
         message = str(caught.value)
-        assert str(folder) in message and "--runs" in message and "\n" not in message
+        assert str(folder) in message and "\n" not in message
+        assert all(option in message for option in ("--runs", "--data-dir", "--to", "--html"))
     folder = tmp_path / "runs" / "deep"
     assert files.ensure_writable(folder) == folder  # witness
     assert not [*folder.iterdir()]

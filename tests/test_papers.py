@@ -53,6 +53,21 @@ def test_an_ablation_prints_its_numbers_and_what_they_say(at, small, capsys, tmp
     assert "w/o" not in capsys.readouterr().out
 
 
+def test_a_plot_that_cannot_be_written_costs_no_numbers(at, small, capsys, tmp_path, monkeypatch):
+    pytest.importorskip("plotly")
+    command = ["ablate", "cra-pool", "circularnet", "--sizes", "1", "--no-baseline", "--seeds", "1", *at]
+    (tmp_path / "file").touch()
+    assert cli.main([*command, "--html", str(tmp_path / "file" / "plot.html")]) == 1
+    said = capsys.readouterr()
+    assert not said.out and f"Cannot write in {tmp_path / 'file'}" in said.err and "--html" in said.err
+    assert not (tmp_path / "runs").exists()  # nothing was trained
+    (tmp_path / "plot.html").mkdir()
+    assert cli.main([*command, "--html", str(tmp_path / "plot.html")]) == 1
+    said = capsys.readouterr()
+    assert "<1,1>" in said.out and f"Cannot write {tmp_path / 'plot.html'}" in said.err and "Traceback" not in said.err
+    assert cli.main([*command, "--html", str(tmp_path / "new" / "plot.html")]) == 0  # witness
+
+
 def test_connections_are_varied_in_every_combination(at, small, capsys):
     axes = ["--schemas", "direct", "softmax", "--matching", "fc1", "fc2:4"]
     assert cli.main(["ablate", "dca-connection", "resnet8", "--seeds", "1", *axes, "--json", *at]) == 0
@@ -81,6 +96,8 @@ def test_claims_are_told_as_json(at, capsys):
         (["reproduce", "cra-1", "--budget", "smoke"], "Unknown budget of cra-1 'smoke'"),
         (["ablate", "cra-pool", "circularnet", "--sizes", "99"], "99"),
         (["ablate", "cra-pool", "circularnet", "--seeds", "0"], "0 seeds"),
+        (["ablate", "cra-pool", "circularnet", "--jobs", "-1"], "Jobs -1"),
+        (["reproduce", "cra-4", "--budget", "smoke", "--workers", "-1"], "Workers -1"),
         (["ablate", "dca-connection", "resnet8", "--schemas", "drect"], "direct"),
         (["ablate", "dca-connection", "resnet8", "--attention", "xse"], "Did you mean"),
         (["claims", "Nobody"], "Nobody"),

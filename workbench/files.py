@@ -8,13 +8,14 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from workbench.errors import Busy, CannotWrite, Corrupt, OutOfRange
 
 PACKAGE = Path(__file__).resolve().parent
 LOCKS = Path("/proc/locks")  # a line: "1: FLOCK ADVISORY WRITE <process> <major:minor:inode> 0 EOF"
 _parts = itertools.count()  # two writers of one file never share their parts
+_locks: set[IO[str]] = set()  # held by this process
 
 
 def share(name: str) -> Path:
@@ -55,7 +56,7 @@ def ensure_writable(folder: Path) -> Path:
     except OSError as error:
         raise CannotWrite(
             f"Cannot write in {folder} ({error.strerror}); nothing was started. "
-            f"Make it writable, or choose another folder with --runs or WORKBENCH_RUNS."
+            f"Make it writable, or choose another folder with the option for it: --runs, --data-dir, --to or --html."
         ) from error
     return folder
 
@@ -115,7 +116,7 @@ def fsync_dir(folder: Path) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold `path` for this process alone; the kernel frees it on death.  Raises Busy at once."""
+    """Hold `path` for this process, not those it forks; the kernel frees it on death.  Raises Busy at once."""
     with contextlib.ExitStack() as stack:
         try:
             f = stack.enter_context(open(path, "a"))
@@ -126,7 +127,19 @@ def lock(path: Path) -> Iterator[None]:
             raise CannotWrite(
                 f"Cannot lock {path} ({error.strerror}); nothing was started. `workbench doctor` says what is missing."
             ) from error
+        _locks.add(f)
+        stack.callback(_locks.discard, f)
         yield
+
+
+def _let_go() -> None:
+    """In a forked child: its copies would hold the locks for as long as it outlives its parent."""
+    for f in _locks:
+        f.close()
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _holder(path: Path) -> str:

@@ -5,9 +5,11 @@ import json
 import math
 import os
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from workbench import files
 from workbench.errors import OutOfRange, UnknownName, WorkbenchError
 
 
@@ -101,6 +103,9 @@ def ablate(options: argparse.Namespace) -> None:
     from workbench.experiments import ablations
     from workbench.experiments.store import Store
 
+    plot = Path(options.html)
+    if options.html:
+        files.ensure_writable(plot.parent)
     common = {"dataset": options.data, "recipe": options.recipe, "seeds": options.seeds}
     common |= {"store": Store(options.runs, options.data_dir), "resources": _at(options)}
     if options.what == "cra-pool":
@@ -108,8 +113,6 @@ def ablate(options: argparse.Namespace) -> None:
     else:
         axes = (options.schemas, options.matching, options.pooling, options.dims)
         found = ablations.dca_connection(options.backbone, options.attention, *axes, **common)
-    if options.html:
-        found.figure().write_html(options.html)
     if options.json:
         print(json.dumps(json.loads(found.frame.to_json(orient="records")), indent=1))
     elif options.csv:
@@ -117,6 +120,8 @@ def ablate(options: argparse.Namespace) -> None:
     else:
         print(found.summary().drop(columns="test").to_string(float_format="%.3f", na_rep="-"))
         print(f"\nTest: {ablations.TEST}.\n{found.sentence()}")
+    if options.html:
+        files.write_atomic(plot, found.figure().to_html().encode())
 
 
 def claims(options: argparse.Namespace) -> None:

@@ -1,5 +1,7 @@
 """CIFAR read through torchvision: colours, labels, and what is said when it is missing or altered."""
 
+import http.client
+import io
 import pickle
 
 import numpy as np
@@ -84,3 +86,34 @@ def test_version_is_the_checksum_of_the_published_archive():
 def test_an_unknown_data_set_names_its_neighbour(tmp_path):
     with pytest.raises(UnknownName, match="'cifar10'"):
         datasets.load("cifar1O", tmp_path)
+
+
+class CutShort(io.BytesIO):
+    """A download that ends before it is whole."""
+
+    url, length, headers = None, 1000, {}
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "said"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), DataMissing, "reset by peer"),
+        (TimeoutError("The read operation timed out"), DataMissing, "timed out"),
+        (http.client.IncompleteRead(b""), DataMissing, "IncompleteRead"),
+        (OSError(28, "No space left on device"), DataMissing, "No space left"),
+        (None, Corrupt, r"came damaged.*fetch cifar10 again"),
+    ],
+    ids=["reset", "silent", "incomplete", "no room", "cut short"],
+)
+def test_a_download_that_breaks_off_is_one_sentence(tmp_path, monkeypatch, failure, kind, said):
+    def urlopen(*given, **options):
+        if failure:
+            raise failure
+        return CutShort(b"x" * 10)
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    with pytest.raises(kind, match=said) as caught:
+        datasets.fetch("cifar10", tmp_path)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+    with pytest.raises(type(failure) if failure else RuntimeError):  # witness: what torchvision says
+        torchvision.datasets.CIFAR10(tmp_path, download=True)

@@ -1,11 +1,12 @@
 """Whatever a file calls itself and however its colours are stored, a decoded picture is right RGB, upright."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from workbench.datasets.images import decode
 from workbench.errors import Corrupt, OutOfRange
@@ -116,6 +117,39 @@ def test_an_exif_turn_is_carried_out(colours, form, orientation):
     assert found.shape == upright.shape and (found - upright).abs().max() <= (4 if form == "JPEG" else 0)
     if orientation > 1 and found.shape[0] == 30:  # witness
         assert (found - torch.from_numpy(colours).int()).abs().max() > 50
+
+
+UNUSUAL = {  # EXIF tag, type and value that Pillow reads and does not write again
+    "a unit as text": (0x0128, 2, b"2"),
+    "a width as text": (0x0100, 2, b"x"),
+    "a resolution as text": (0x011A, 2, b"7"),
+    "a rational's place as a float": (0x0213, 11, struct.pack("<f", 1.5)),
+    "a negative number": (0x0103, 8, struct.pack("<h", -1)),
+}
+
+
+def exif(*entries):
+    """The bytes of these tags, each a tag, a type and one value."""
+    listed = [struct.pack("<HHI", tag, kind, 1) + value.ljust(4, b"\0") for tag, kind, value in sorted(entries)]
+    head = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(listed))
+    return head + b"".join(listed) + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize("tag", UNUSUAL)
+def test_an_unusual_tag_beside_the_turn_costs_no_photograph(colours, tag):
+    turn = (0x0112, 3, struct.pack("<H", 6))
+    data = encoded(Image.fromarray(colours), "PNG", exif=exif(turn, UNUSUAL[tag]))
+    assert np.array_equal(decode(data), TURNED[6](colours))
+    with pytest.raises((struct.error, TypeError, ValueError)):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(data)))  # witness
+
+
+@pytest.mark.parametrize("data", [b"Exif\0\0nonsense", b"Exif\0\0MM\0*", b"Exif\0\0II"], ids=repr)
+def test_an_exif_that_cannot_be_read_turns_nothing(colours, data):
+    data = encoded(Image.fromarray(colours), "PNG", exif=data)
+    assert np.array_equal(decode(data), colours)
+    with pytest.raises((SyntaxError, struct.error)):
+        Image.open(io.BytesIO(data)).getexif()  # witness
 
 
 def test_of_an_animation_the_first_frame_counts():

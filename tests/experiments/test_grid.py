@@ -4,6 +4,10 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +19,7 @@ from workbench.experiments.grid import Resources
 from workbench.experiments.store import Store
 from workbench.training.recipe import Recipe
 
+ROOT = Path(__file__).resolve().parents[2]
 CPU, ONE, TWO = (Resources(device="cpu", jobs=jobs) for jobs in (0, 1, 2))
 RECIPE = Recipe(batch=512, epochs=1, lr=0.1, schedule="constant")
 
@@ -88,6 +93,13 @@ def test_a_scheduler_that_nothing_would_ask_is_refused():
     assert Resources(engine="dask", scheduler="tcp://here:8786").scheduler  # witness
 
 
+@pytest.mark.parametrize("name", ["jobs", "workers"])
+def test_fewer_processes_than_none_are_refused(name):
+    with pytest.raises(OutOfRange, match=f"{name.capitalize()} -1: .*0 or more"):
+        Resources(**{name: -1})
+    assert Resources(**{name: 0}) == Resources()  # witness
+
+
 def test_an_unknown_engine_is_named_before_anything_starts(tmp_path):
     with pytest.raises(UnknownName, match=r"engine 'dusk'. Did you mean 'dask'"):
         grid.run_all(THREE, folder(tmp_path, "runs"), Resources(engine="dusk"))
@@ -115,6 +127,7 @@ def test_a_process_of_a_gpu_trains_on_it_with_its_share_of_the_cores(tmp_path, m
     given = []
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: given.append(number))
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: given.append(threads))
+    monkeypatch.setattr(signal, "pthread_sigmask", lambda *_: None)  # of this very process
     grid._work(tmp_path, tmp_path, grid.Share([], 3, 1), CPU, 2, None)
     grid._work(tmp_path, tmp_path, grid.Share([], None, 1), CPU, 4, None)
     assert given == [2, 3, 4]
@@ -209,3 +222,24 @@ def test_the_cores_are_shared_among_the_jobs(tmp_path, monkeypatch, jobs, thread
         [experiment(seed=seed) for seed in range(9)], folder(tmp_path, "runs"), Resources(device="cpu", jobs=jobs)
     )
     assert started == [threads] * 9
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_to_the_whole_group_has_every_run_saved(tmp_path, number, code):
+    """As a terminal sends it, and `timeout`; then the parent ends its children, who have got it already."""
+    words = ["ablate", "cra-pool", "resnet56", "--sizes", "1", "--no-baseline", "--recipe", "cra-cifar"]  # slow epochs
+    words += ["--seeds", "1", "--device", "cpu", "--runs", str(tmp_path / "runs")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "workbench", *words]
+    with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE) as parent:
+        end = time.monotonic() + 120
+        while not (journals := [*tmp_path.glob("runs/*/log.jsonl")]) and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(1)  # into the first step, or the second
+        os.killpg(parent.pid, number)
+        _, said = parent.communicate(timeout=120)
+    assert parent.returncode == code and b"Traceback" not in said
+    [journal] = journals
+    assert not journal.read_text()  # no epoch was closed: what is saved, the signal has had saved
+    [saved] = journal.parent.glob("ckpt/step-*")
+    assert (journal.parent / "ckpt" / "latest").read_text() == saved.name

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from workbench import files
-from workbench.errors import Busy, DataMissing
+from workbench.errors import Busy, DataMissing, OutOfRange
 from workbench.experiments.experiment import HERE, PROJECT, Experiment, Record
 from workbench.experiments.store import Store
 from workbench.training.recipe import Recipe
@@ -184,6 +184,29 @@ def test_a_missing_data_set_stops_before_anything_is_written(tmp_path):
     with pytest.raises(DataMissing, match="nowhere"):
         store.run(experiment(dataset="cifar10", model="resnet20"), device="cpu")
     assert not list((tmp_path / "runs").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "sentence"),
+    [
+        ({}, {"workers": -1}, "Workers -1: .*0 or more"),
+        ({"batch": 321}, {}, "Batch 321 exceeds the 320 training pictures"),
+    ],
+    ids=["workers", "batch"],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(store, recipe, settings, sentence):
+    one = experiment(recipe=Recipe(**{"batch": 320, "epochs": 1, "lr": 0.1} | recipe))
+    with pytest.raises(OutOfRange, match=sentence):
+        store.run(one, "cpu", **settings)
+    assert not list(store.root.glob("*"))
+    assert store.run(experiment(recipe=Recipe(batch=320, epochs=1, lr=0.1)), "cpu").status == "done"  # witness
+
+
+def test_what_its_network_refuses_is_no_unfinished_run(store):
+    one = experiment(model="bam-resnet20", recipe=Recipe(batch=2, epochs=1, lr=0.1, accumulate=2))
+    with pytest.raises(OutOfRange, match="Batch 2 in 2 parts"):
+        store.run(one, "cpu")
+    assert not list(store.unfinished())
 
 
 def test_the_environment_says_where_runs_and_data_lie(tmp_path, monkeypatch):

@@ -228,14 +228,23 @@ def test_stopped_by_a_signal_and_continued(tmp_path, train, oracle, moment, coun
     assert outcome(tmp_path) == oracle[LAYOUTS]
 
 
-def test_a_second_signal_ends_the_process_at_once(tmp_path, train, oracle):
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_second_interrupt_ends_the_process_at_once(tmp_path, train, oracle, first):
     def twice():
-        send(signal.SIGINT)()
+        send(first)()
         send(signal.SIGINT)()
         os._exit(55)  # not reached
 
     assert train(tmp_path, at={(MOMENTS[0], 8): twice}) == 130
     assert saved(tmp_path)[0] < 8  # nothing more was saved
+    assert train(tmp_path) == 0
+    assert outcome(tmp_path) == oracle[LAYOUTS]
+
+
+def test_a_second_end_does_not_cut_short_the_first(tmp_path, train, oracle):
+    """A group of processes gets one, and each of them another from its parent; the test above is the witness."""
+    assert train(tmp_path, at={(MOMENTS[0], 8): lambda: [send(signal.SIGTERM)() for _ in range(2)]}) == 143
+    assert saved(tmp_path) == (8, 0)
     assert train(tmp_path) == 0
     assert outcome(tmp_path) == oracle[LAYOUTS]
 

@@ -217,3 +217,31 @@ def test_what_a_killed_write_left_is_cleared_by_the_next(tmp_path, states):
     (tmp_path / "ckpt" / "step-00000007-00000.part").mkdir()
     checkpoints.save(*states[1])
     assert no_parts(tmp_path)
+
+
+@pytest.mark.parametrize("again", ["saved", "loaded", "another"])
+def test_a_state_that_is_there_is_not_taken_away_to_be_written_again(tmp_path, monkeypatch, states, again):
+    """As when a signal comes right after an epoch's end: killed before any call, it is still there."""
+    lost = []
+
+    def kill(number):
+        if number == at:
+            raise KeyboardInterrupt
+
+    for at in itertools.count(1):
+        checkpoints = Checkpoints(tmp_path / str(at) / "ckpt", "key")
+        checkpoints.folder.mkdir(parents=True)
+        checkpoints.save(*states[0]), checkpoints.save(*states[1])
+        step, tensors, scalars = states[1]
+        if again == "loaded":
+            tensors, scalars = checkpoints.load()
+        if again == "another":  # of the same name
+            scalars = scalars | {"elapsed_s": -1}
+        try:
+            with monkeypatch.context() as patch:
+                count_calls(patch.setattr, kill)
+                checkpoints.save(step, tensors, scalars)
+            break
+        except KeyboardInterrupt:
+            lost.append(not same(Checkpoints(checkpoints.folder, "key").load(), states[1]))
+    assert lost and any(lost) == (again == "another")  # witness: it would be

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -20,6 +21,7 @@ from workbench.training import loop
 from workbench.training.checkpoint import Checkpoints
 from workbench.training.loop import Training
 from workbench.training.recipe import Recipe
+from workbench.training.state import pack, unpack
 
 train_plainly = runpy.run_path(str(Path(__file__).with_name("plain_loop.py")))["train"]
 SMALL = Recipe(batch=16, epochs=2, lr=0.1)
@@ -156,6 +158,48 @@ def noisy_training():
     return Training(Noisy(), layouts.make(64, seed=0), layouts.make(16, seed=1), SMALL, 0, "cpu")
 
 
+class Tied(nn.Module):
+    """One layer under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.second, self.fc = self.first, nn.Linear(3, 32)
+
+    def forward(self, x):
+        return self.fc(self.second(self.first(x.mean((2, 3))).relu()))
+
+
+def test_a_layer_of_two_names_is_saved_and_continued(tmp_path):
+    split = layouts.make(64, seed=0)
+
+    def begun():
+        torch.manual_seed(0)
+        return Training(Tied(), split, split, SMALL, 0, "cpu")
+
+    whole, continued = begun(), begun()
+    whole.step()
+    with pytest.raises(RuntimeError, match="share memory"):
+        safetensors.torch.save(whole.state()[0]["model"])  # witness
+    Checkpoints(tmp_path / "ckpt", "key").save(1, *whole.state())
+    continued.load_state(*Checkpoints(tmp_path / "ckpt", "key").load())
+    whole.step(), continued.step()
+    assert equal(weights(whole.plain), weights(continued.plain))
+    assert continued.plain.first is continued.plain.second
+
+
+def test_what_processes_tell_each_other_comes_whole():
+    """Without momentum a run has a group of no tensors, and misses it."""
+    split, recipe = layouts.make(64, seed=0), Recipe(batch=16, epochs=1, lr=0.1, momentum=0)
+    training = Training(fresh("circularnet", split), split, split, recipe, 0, "cpu")
+    tensors, scalars = unpack(pack(*training.state()))
+    assert tensors["optimizer"] == {}
+    training.load_state(tensors, scalars)
+    del tensors["optimizer"]
+    with pytest.raises(Corrupt, match="optimizer"):
+        training.load_state(tensors, scalars)  # witness
+
+
 DAMAGE = {
     "nothing": lambda training, tensors: None,
     "python's generator": lambda training, tensors: random.seed(9),
@@ -241,12 +285,16 @@ def test_a_run_on_another_machine_is_recorded_as_moved(monkeypatch, caplog):
     split = layouts.make(64, seed=0)
     training = Training(fresh("circularnet", split), split, split, SMALL, 0, "cpu")
     tensors, scalars = training.state()
-    moved = scalars | {"machines": ["another, torch 2.11.0"]}
+    [here], moved = training.machines, scalars | {"machines": ["another, torch 2.11.0"]}
     training.load_state(tensors, moved)
     assert training.machines[0] == "another, torch 2.11.0" and len(training.machines) == 2
-    assert "no promise" in caplog.text
+    assert f"continues on {here}; partly made on another, torch 2.11.0, its bits are no promise" in caplog.text
+    caplog.clear()
+    training.load_state(tensors, scalars | {"machines": [here, "another, torch 2.11.0"]})  # and back
+    assert f"continues on {here}; partly made on another, torch 2.11.0" in caplog.text
+    caplog.clear()
     training.load_state(tensors, scalars)
-    assert len(training.machines) == 1  # witness
+    assert len(training.machines) == 1 and not caplog.text  # witness
 
 
 FOREIGN = {

@@ -1,5 +1,6 @@
 """Several processes are one run: its loss curve, its weights, its files."""
 
+import copy
 import json
 import os
 import signal
@@ -9,7 +10,9 @@ import sys
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 
 from workbench.build import build
 from workbench.datasets import layouts
@@ -179,3 +182,18 @@ def test_each_run_is_asked_anew_where_it_trains(monkeypatch):
     assert loop.Processes("auto").device.type == "meta"
     monkeypatch.delenv("ACCELERATE_TORCH_DEVICE")
     assert loop.Processes("auto").device.type != "meta"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ACCELERATE_MIXED_PRECISION", "bf16"), ("ACCELERATE_DYNAMO_BACKEND", "eager")]
+)
+def test_what_accelerate_is_configured_for_changes_no_number(monkeypatch, name, value):
+    """`accelerate launch` exports what its user once answered `accelerate config`; the recipe says the precision."""
+    network, x = nn.Linear(64, 8), torch.randn(4, 64)
+    plain, twin = network(x), copy.deepcopy(network)
+    monkeypatch.setenv(name, value)
+    joined = loop.Processes("cpu").join(network)
+    assert joined is network and torch.equal(joined(x), plain)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    changed = Accelerator(cpu=True).prepare(twin)  # witness: Accelerate itself would heed it
+    assert changed is not twin or not torch.equal(changed(x), plain)

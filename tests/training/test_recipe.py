@@ -181,6 +181,20 @@ def test_other_epochs_move_milestones_and_updates_in_proportion():
     assert (half.epochs, half.updates, half.milestones) == (2, 20, (5, 15))
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 12, 13, 14, 18, 19, 26, 100])
+def test_a_recipe_in_updates_lasts_as_many_epochs_as_it_is_asked_for(epochs):
+    """More than its own could end in the epoch before: their updates in proportion are told by the data set alone."""
+    given, own = recipe("cra-coco").lasting(epochs), recipe("cra-coco")
+    assert (epochs - 1) * COCO < given.length(COCO) <= epochs * COCO
+    assert bool(given.updates) == (epochs <= 13)
+    drops = [step for step in range(1, given.length(COCO)) if given.lr_at(step, COCO) < given.lr_at(step - 1, COCO)]
+    expected = [mark / own.updates * given.length(COCO) for mark in own.milestones]
+    assert drops == pytest.approx(expected, abs=COCO / 2 + 1)  # to the next whole epoch
+    if epochs == 26:
+        with pytest.raises(OutOfRange, match="take 25 epochs"):  # witness
+            dataclasses.replace(own, epochs=26, updates=180_000).length(COCO)
+
+
 COCO = 117_266 // 16  # batches of the pictures with boxes
 
 

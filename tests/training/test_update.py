@@ -1,6 +1,7 @@
 """Precision and accumulation: what PyTorch's own tools compute; and several runs in turns: each as if alone."""
 
 import random
+import signal
 
 import pytest
 import torch
@@ -194,6 +195,31 @@ def test_the_first_error_is_told_when_closing_fails_as_well():
 
     with pytest.raises(Interrupted, match="first"):
         list(together([unsaved(), iter_error(Interrupted("first", 15))], 2))
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_signal_in_the_last_evaluation_of_a_run_is_heeded_before_the_next(stopped):
+    begun, before = [], signal.getsignal(signal.SIGTERM)
+
+    def run(seed):
+        begun.append(seed)
+        training = training_of(Recipe(batch=16, epochs=1, lr=0.05), seed=seed)
+
+        def stop(training):
+            if stopped and seed == 1:
+                signal.raise_signal(signal.SIGTERM)
+
+        yield from training.turns(on_epoch=stop)
+        return seed
+
+    runs, done = together(map(run, range(3)), 1), []
+    if stopped:
+        with pytest.raises(Interrupted, match=r"SIGTERM between two runs; all is saved") as caught:
+            done.extend(runs)
+        assert caught.value.exit_code == 143 and (begun, done) == ([0, 1], [0])
+    else:
+        assert [*runs] == begun == [0, 1, 2]  # witness
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def iter_error(error):

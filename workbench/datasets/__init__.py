@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.errors import DataMissing, OutOfRange, UnknownName
+from workbench.errors import DataMissing, OutOfRange, UnknownName, WorkbenchError
 from workbench.files import data_dir
 
 if TYPE_CHECKING:  # the names of data sets are needed where torch is not
@@ -101,6 +100,8 @@ def fetch(name: str, root: Path) -> None:
 
     Raises DataMissing or Corrupt.
     """
+    from http.client import HTTPException
+
     from workbench.datasets import cifar, coco, imagenet
 
     name = canonical(name)
@@ -113,10 +114,13 @@ def fetch(name: str, root: Path) -> None:
             coco.load_mini(root)
         elif name in PLACES:
             cifar.fetch(name, root)
-    except urllib.error.URLError as error:
+    except WorkbenchError:
+        raise
+    except (OSError, HTTPException) as error:  # no network, one that breaks off, or no room
+        reason = getattr(error, "reason", error) or type(error).__name__
         raise DataMissing(
-            f"{name} cannot be downloaded ({error.reason}); try again where the network is reached, "
-            f"and bring {root / PLACES[name]} here."
+            f"{name} cannot be downloaded ({reason}); try again, or do so where the network is reached and bring "
+            f"{root / PLACES[name]} here."
         ) from error
 
 

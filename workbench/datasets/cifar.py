@@ -38,8 +38,11 @@ def load(name: str, root: Path) -> tuple[Split, Split]:
 
 
 def fetch(name: str, root: Path) -> None:
-    """Download into `root` through torchvision, which verifies the checksums."""
-    _reader(name)(root, train=True, download=True)
+    """Download into `root` through torchvision, which verifies the checksums; raises Corrupt."""
+    try:
+        _reader(name)(root, train=True, download=True)
+    except RuntimeError as error:
+        raise Corrupt(f"{name} came damaged into {root} ({error}); fetch {name} again.") from error
 
 
 def version(name: str) -> str:

@@ -2,15 +2,25 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from workbench.errors import Corrupt, OutOfRange
 
 LIMIT_PIXELS = 50_000_000
+TURNS = {  # EXIF's orientation, and what puts it upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "PPM", "TIFF")  # by content, whatever the name; none starts a program
 
 
@@ -42,7 +52,9 @@ def decode(source: Path | bytes, name: str = "", limit: int = LIMIT_PIXELS) -> T
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    if (turn := TURNS.get(_orientation(image))) is not None:
+        image = image.transpose(turn)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers without a white")
     if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip to 8
@@ -50,6 +62,14 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     if "transparency" in image.info:  # of a palette or a colour
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> Any:
+    """What its EXIF says, a number from 1 to 8 if it is sound; 1 where it cannot be read: its pixels are whole."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow's reader, too, fails on bad bytes in every way there is
+        return 1
 
 
 def _too_large(name: str, found: str, limit: int) -> OutOfRange:

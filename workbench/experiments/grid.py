@@ -6,6 +6,7 @@ engine "local": a process per device slot; "dask": see experiments/cluster.py.
 import contextlib
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -43,11 +44,14 @@ class Resources:
     scheduler: str = ""
 
     def __post_init__(self) -> None:
-        """Raises UnknownName for another engine, OutOfRange for a scheduler that nothing would ask."""
+        """Raises UnknownName for another engine, OutOfRange for a scheduler that nothing would ask, or no count."""
         if self.engine not in ENGINES:
             raise UnknownName("engine", self.engine, ENGINES)
         if self.scheduler and self.engine != "dask":
             raise OutOfRange(f"Scheduler {self.scheduler}: only engine dask has one; ask for that, or for none.")
+        for name in ("jobs", "workers"):
+            if (count := getattr(self, name)) < 0:
+                raise OutOfRange(f"{name.capitalize()} {count}: it is a count; give 0 or more.")
 
 
 DEFAULT = Resources()
@@ -174,6 +178,7 @@ def cores() -> int:
 
 
 def _work(root: Path, data: Path, share: Share, resources: Resources, threads: int, answer: Connection) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a terminal's is the parent's, who then ends this
     import torch
 
     from workbench.training.together import together
@@ -187,7 +192,8 @@ def _work(root: Path, data: Path, share: Share, resources: Resources, threads: i
         for _ in together((store.turns(one, given[0], workers=given[1]) for one in share.experiments), share.width):
             pass
     except WorkbenchError as error:
-        answer.send(error)
+        with contextlib.suppress(BrokenPipeError):  # the parent is gone
+            answer.send(error)
 
 
 def _lines(journal: Path) -> int:

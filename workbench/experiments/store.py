@@ -88,11 +88,13 @@ class Store:
             return record
         from workbench.training.checkpoint import Checkpoints
         from workbench.training.processes import Processes
+        from workbench.training.refusals import check_workers
 
+        check_workers(workers)
         processes = Processes(device)
         with contextlib.ExitStack() as held:
             checkpoints = Checkpoints(self.root / experiment.key() / "ckpt", experiment.key())
-            claim = self._claim(experiment, checkpoints, held) if processes.main else (None, None, None)
+            claim = self._claim(experiment, checkpoints, held, processes) if processes.main else (None, None, None)
             record, splits, found = claim
             if processes.count > 1:
                 record, found = self._told(processes, record, found)
@@ -106,21 +108,23 @@ class Store:
             return done
 
     def _claim(
-        self, experiment: Experiment, checkpoints: Any, held: contextlib.ExitStack
+        self, experiment: Experiment, checkpoints: Any, held: contextlib.ExitStack, processes: Any
     ) -> tuple[Record | None, Any, Any]:
         """The record, if another process wrote it meanwhile; else the data, and the newest checkpoint or None.
 
-        Nothing is written before the data are there; the run is locked until `held` ends.
+        Nothing is written before the data are there, and enough for a batch; the run is locked until `held` ends.
         """
+        from workbench.training.refusals import check_batch
+
         root = files.ensure_writable(self.root)
         splits = begin.splits(experiment, self.data)
+        check_batch(experiment.recipe, len(splits[0]), processes.count)
         begin.check_backbone(experiment, self)
         folder = root / experiment.key()
         files.ensure_writable(folder / "ckpt")  # with the folder itself
         held.enter_context(files.lock(folder / "run.lock"))
         if record := self._read(folder / "record.json", aside=True):  # done by who held the lock before
             return record, None, None
-        write_json(folder / "spec.json", experiment.spec())
         return None, splits, checkpoints.load()
 
     def _told(self, processes: Any, record: Record | None, found: Any) -> tuple[Record | None, Any]:
@@ -169,6 +173,7 @@ class Store:
         key, processes = experiment.key(), training.processes
         journal = self.root / key / "log.jsonl"
         if processes.main:
+            write_json(journal.with_name("spec.json"), experiment.spec())  # from here on it is a run, if unfinished
             write_atomic(journal, b"".join(_line(entry) for entry in training.history))
 
         def after_epoch(training: Any) -> None:

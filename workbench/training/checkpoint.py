@@ -42,7 +42,10 @@ class Checkpoints:
         self._damaged: set[str] = set()
 
     def save(self, step: int, tensors: Tensors, scalars: dict[str, Any]) -> None:
-        """Write, fsync, rename, point `latest` at it, then delete what is older than the newest two."""
+        """Write, fsync, rename, point `latest` at it, then delete what is older than the newest two.
+
+        A state that is there already is not written again: it would have to be deleted first.
+        """
         run = self._hold()
         target = self.folder / f"step-{step:08d}-{len(scalars['history']):05d}"
         part = target.with_suffix(".part")
@@ -55,13 +58,15 @@ class Checkpoints:
             self._set_aside()
             for left in self.folder.glob("step-*.part"):
                 shutil.rmtree(left)
-            part.mkdir()
-            for name, data in contents.items():
-                _write(part / name, data)
-            fsync_dir(part)
-            shutil.rmtree(target, ignore_errors=True)
-            os.rename(part, target)
-            fsync_dir(self.folder)
+            there = target / "state.json"
+            if not there.is_file() or there.read_bytes() != contents["state.json"]:
+                part.mkdir()
+                for name, data in contents.items():
+                    _write(part / name, data)
+                fsync_dir(part)
+                shutil.rmtree(target, ignore_errors=True)
+                os.rename(part, target)
+                fsync_dir(self.folder)
             write_atomic(self.folder / "latest", target.name.encode())
         except OSError as error:
             shutil.rmtree(part, ignore_errors=True)
@@ -167,7 +172,9 @@ def read_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
 
 
 def _bytes(group: dict[str, Tensor]) -> bytes:
-    return bytes_of({name: value.detach().contiguous() for name, value in group.items()})
+    """Each tensor on its own: safetensors refuses those that share memory, as those of a layer with two names do."""
+    apart = {"memory_format": torch.contiguous_format}
+    return bytes_of({name: value.detach().clone(**apart) for name, value in group.items()})
 
 
 def _write(path: Path, data: bytes) -> None:

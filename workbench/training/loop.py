@@ -47,8 +47,8 @@ class Training(Run):
         processes = device if isinstance(device, Processes) else Processes(device)
         share = processes.rank, processes.count
         check_batch(recipe, len(train), share[1])
-        if recipe.batch == 1:
-            check_single(network, train)
+        if recipe.batch == recipe.accumulate:
+            check_single(network, train, recipe)
         if processes.device.type == "cuda":
             deterministic()
         super().__init__(network, recipe, seed, processes, len(train))

@@ -34,7 +34,8 @@ class Processes:
         AcceleratorState._reset_state(reset_partial_state=not dist.is_initialized())
         # static_graph: some parameters of a network may get no gradient (DCA's first connection)
         settings = DistributedDataParallelKwargs(static_graph=True)
-        self._accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[settings])
+        plain = {"mixed_precision": "no", "dynamo_backend": "no"}  # not as `accelerate config` says: a recipe says it
+        self._accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[settings], **plain)
         self.device = self._accelerator.device
         self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
         self.main = self.rank == 0

@@ -70,9 +70,16 @@ class Recipe:
         return self.updates
 
     def lasting(self, epochs: int) -> "Recipe":
-        """The same for other epochs: milestones and updates move in proportion."""
-        marks = tuple(round(mark * epochs / self.epochs) for mark in self.milestones)
-        return replace(self, epochs=epochs, milestones=marks, updates=round(self.updates * epochs / self.epochs))
+        """The same for other epochs: milestones and updates move in proportion.
+
+        For more epochs than it has, a length in updates becomes one in epochs: only the data set tells in which epoch
+        they would end.
+        """
+        whole, updates = self.epochs, round(self.updates * epochs / self.epochs)
+        if updates and epochs > self.epochs:
+            whole, updates = self.updates, 0
+        marks = tuple(round(mark * epochs / whole) for mark in self.milestones)
+        return replace(self, epochs=epochs, milestones=marks, updates=updates)
 
     def lr_at(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate of the update number `step`, from 0."""

@@ -12,6 +12,12 @@ from workbench.errors import OutOfMemory, OutOfRange
 from workbench.training.recipe import Recipe
 
 
+def check_workers(workers: int) -> None:
+    """Raise OutOfRange for fewer than none."""
+    if workers < 0:
+        raise OutOfRange(f"Workers {workers}: it is a number of processes; give 0 or more.")
+
+
 def check_batch(recipe: Recipe, count: int, processes: int) -> None:
     """Raise OutOfRange if a batch is larger than the split, or cannot be shared out equally."""
     if recipe.batch > count:
@@ -23,8 +29,8 @@ def check_batch(recipe: Recipe, count: int, processes: int) -> None:
         )
 
 
-def check_single(network: nn.Module, train: Split) -> None:
-    """Raise OutOfRange if a BN of the network meets a single value a channel when the batch is one picture."""
+def check_single(network: nn.Module, train: Split, recipe: Recipe) -> None:
+    """Raise OutOfRange if a BN of the network meets a single value a channel when each part is one picture."""
     side = train.side
     try:
         with torch.no_grad():
@@ -32,7 +38,11 @@ def check_single(network: nn.Module, train: Split) -> None:
     except OutOfRange:  # a ValueError too, but not BN's
         raise
     except ValueError as error:
-        raise OutOfRange(f"Batch 1 on {side}x{side} pictures: {error} Use a batch of at least 2.") from error
+        parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+        least = "parts" if parts else "a batch"
+        raise OutOfRange(
+            f"Batch {recipe.batch}{parts} on {side}x{side} pictures: {error} Use {least} of at least 2."
+        ) from error
 
 
 @contextlib.contextmanager

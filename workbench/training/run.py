@@ -210,8 +210,9 @@ class Run(ABC):
                 f"The checkpoint does not belong to this run: {error}. Delete its folder to restart."
             ) from error
         self._epoch = -1
-        if len(self.machines) > 1:
-            log.warning("The run continues on %s; begun on %s, its bits are no promise.", *self.machines[::-1][:2])
+        here = self._machine()
+        if others := [machine for machine in self.machines if machine != here]:
+            log.warning("The run continues on %s; partly made on %s, its bits are no promise.", here, ", ".join(others))
 
     def tensors(self) -> Tensors:
         """What an update changes, where it lies: weights and statistics, momentum, and the epoch so far."""

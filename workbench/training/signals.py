@@ -7,7 +7,10 @@ from typing import Any
 
 
 class Signals:
-    """The first SIGINT or SIGTERM of this process, for all runs in it; a second one ends the process at once."""
+    """The first SIGINT or SIGTERM of this process, for all runs in it; a SIGINT after it ends the process at once.
+
+    A second SIGTERM does not: the same end comes twice where it is sent to a group of processes and by a parent in it.
+    """
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -32,6 +35,6 @@ class Signals:
             self.before = {}
 
     def _handle(self, number: int, frame: object) -> None:
-        if self.received:
+        if self.received and number == signal.SIGINT:
             os._exit(128 + number)
         self.received.append(number)

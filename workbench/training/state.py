@@ -46,16 +46,16 @@ def pack(tensors: dict[str, dict[str, Tensor]], scalars: dict[str, Any]) -> byte
     flat = {
         f"{group}/{name}": value.contiguous() for group, values in tensors.items() for name, value in values.items()
     }
-    text = torch.frombuffer(bytearray(json.dumps(scalars).encode()), dtype=torch.uint8)
-    return bytes_of(flat | {"scalars": text})
+    told = json.dumps({"groups": [*tensors], "scalars": scalars})  # a group may be empty
+    return bytes_of(flat | {"told": torch.frombuffer(bytearray(told.encode()), dtype=torch.uint8)})
 
 
 def unpack(data: bytes) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """What `pack` took."""
     flat = tensors_of(data)
-    scalars = json.loads(bytes(flat.pop("scalars").numpy()))
-    tensors: dict[str, dict[str, Tensor]] = {}
+    told = json.loads(bytes(flat.pop("told").numpy()))
+    tensors: dict[str, dict[str, Tensor]] = {group: {} for group in told["groups"]}
     for key, value in flat.items():
         group, _, name = key.partition("/")
-        tensors.setdefault(group, {})[name] = value
-    return tensors, scalars
+        tensors[group][name] = value
+    return tensors, told["scalars"]
