@@ -401,14 +401,14 @@ def test_a_missing_package_names_its_extra(say, monkeypatch, command, package, e
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
     code, _, err = say(command)
     assert (code, started) == (2, [])
-    assert err == f"workbench: this needs {package}; pip install 'attention-workbench[{extra}]'.\n"
+    assert err == f"workbench: this needs {package}; in the project's folder, pip install -e '.[{extra}]'.\n"
 
 
 def test_reproduce_without_papermill_names_its_extra(say, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "papermill", None)
     code, _, err = say("reproduce", "cra-4")
     assert code == 2
-    assert "papermill" in err and "attention-workbench[notebooks]" in err
+    assert "papermill" in err and "'.[notebooks]'" in err
     assert not (tmp_path / "runs").exists()
 
 

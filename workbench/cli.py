@@ -52,7 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        print(f"workbench: this needs {error.name}; pip install 'attention-workbench[{extra}]'.", file=sys.stderr)
+        print(
+            f"workbench: this needs {error.name}; in the project's folder, pip install -e '.[{extra}]'.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print(

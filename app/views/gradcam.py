@@ -47,7 +47,7 @@ def page() -> None:
     """Choices, figure, numbers."""
     known = zoo.known(store())
     if importlib.util.find_spec("pytorch_grad_cam") is None:
-        st.info("Grad-CAM needs the package grad-cam. Run `pip install 'attention-workbench[explain]'`.")
+        st.info("Grad-CAM needs the package grad-cam. In the project's folder, run `pip install -e '.[explain]'`.")
         return
     if not known:
         st.info("No trained network is here yet. Run `workbench train se-resnet20 --data layouts --recipe smoke`.")

@@ -70,7 +70,7 @@ def test_without_the_package_it_says_what_to_install(page, models, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", absent)
     test = page("gradcam")
     assert not test.exception and not charts(test)
-    assert "pip install 'attention-workbench[explain]'" in text(test)
+    assert "pip install -e '.[explain]'" in text(test)
 
 
 def test_a_row_a_network_and_a_column_a_stage(page, keys):

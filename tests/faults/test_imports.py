@@ -117,7 +117,10 @@ def test_a_command_that_needs_a_package_says_which(without, name):
     code, said = without["needy"][name]
     package = NEEDY[name][1]
     assert code == 2
-    assert said == f"workbench: this needs {package}; pip install 'attention-workbench[{cli.EXTRAS[package]}]'.\n"
+    assert (
+        said
+        == f"workbench: this needs {package}; in the project's folder, pip install -e '.[{cli.EXTRAS[package]}]'.\n"
+    )
 
 
 SHARED = ("pandas", "plotly", "pytorch_grad_cam")  # in several extras
