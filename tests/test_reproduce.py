@@ -144,8 +144,8 @@ def test_the_dca_notebook_runs_without_training(tmp_path):
         (["cra-4", "--budget", "smke"], "Unknown budget of cra-4 'smke'. Did you mean 'smoke'"),
         (["all", "--budget", "smke"], "smke"),
         (["cra-9"], "Unknown table 'cra-9'. Did you mean 'cra-6'"),
-        (["cra-4", "--seeds", "-1"], "--seeds"),
-        (["cra-4", "--jobs", "-1"], "--jobs"),
+        (["cra-4", "--seeds", "-1"], "-1 seeds"),
+        (["cra-4", "--jobs", "-1"], "Jobs -1"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_starts(monkeypatch, tmp_path, capsys, arguments, sentence):

@@ -26,9 +26,9 @@ def reproduce(options: argparse.Namespace) -> int:
     from workbench.experiments.notebooks import reproduce_all
     from workbench.experiments.store import Store
 
-    wanted, store = _tables(options), Store(options.runs, options.data_dir)
-    if options.seeds < 0 or options.jobs < 0:
-        raise OutOfRange("--seeds and --jobs are counts; give 1 or more.")
+    wanted, store, resources = _tables(options), Store(options.runs, options.data_dir), _at(options)
+    if options.seeds < 0:
+        raise OutOfRange(f"{options.seeds} seeds; ask for at least 1.")
 
     def tell(number: int, count: int, table: str, state: str) -> None:
         if count > 1 and state != "failed":
@@ -39,7 +39,7 @@ def reproduce(options: argparse.Namespace) -> int:
         one, budget = wanted[0]
         where = f"{budget} on {one.data}" if one.data else budget
         print(f"{one.key}, {one.paper}: {one.caption}\nbudget {where}", flush=True)
-    for outcome in reproduce_all(wanted, store, options.seeds, _at(options), tell):
+    for outcome in reproduce_all(wanted, store, options.seeds, resources, tell):
         if outcome.error:
             failed.append(outcome.error)
         elif alone:

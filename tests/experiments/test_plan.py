@@ -228,7 +228,7 @@ def test_nothing_to_train_at_count(store):
     assert text(plan(CRA, "count", store)) == "cra-4 at count: counted, nothing to train."
     with pytest.raises(UnknownName, match="smoke"):
         plan(CRA, "smok", store)
-    with pytest.raises(OutOfRange, match="1 or more"):
+    with pytest.raises(OutOfRange, match="ask for at least 1"):
         plan(CRA, "smoke", store, -1)
 
 

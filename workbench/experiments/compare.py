@@ -25,8 +25,9 @@ def compare(table: Table, store: Store, budget: str = "") -> list[dict[str, Any]
     by_model: dict[str, list[Record]] = defaultdict(list)
     for record in store.records():
         by_model[record.spec["model"]["name"]].append(record)
-    trained = table.budget(budget).key if budget not in ("", "count") else ""
-    controls = [row for row in table.controls if not budget or (trained and table.trained(row, trained))]
+    if budget not in ("", "count"):
+        table.budget(budget)
+    controls = [row for row in table.controls if not budget or budget in row.twin]
     entries = [_entry(table, row, by_model, budget) for row in (*table.rows, *controls)]
     _head(table, entries)
     return entries

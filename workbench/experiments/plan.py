@@ -88,8 +88,8 @@ class Runs(NamedTuple):
 
 def plan(table: Table, budget: str, store: Store, seeds: int = 0, resources: Resources = DEFAULT) -> Plan:
     """What is done, what is left and what it takes; trains nothing but, where no record tells, a few steps."""
-    if seeds < 0 or resources.jobs < 0:
-        raise OutOfRange("Seeds and jobs are counts; give 1 or more.")
+    if seeds < 0:
+        raise OutOfRange(f"{seeds} seeds; ask for at least 1.")
     if budget == "count":
         return Plan(table.key, budget, 0, (), setting(resources, 1), 0, {})
     n = seeds or table.budget(budget).seeds
