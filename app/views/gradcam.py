@@ -1,6 +1,7 @@
 """Grad-CAM of one picture in several networks, stage by stage."""
 
 import importlib.util
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,10 +76,12 @@ def page() -> None:
 
 
 def choose_some(known: Mapping[str, zoo.Trained]) -> list[str]:
-    """Up to MOST networks; by default those of one data set that the papers' figures compare."""
+    """Up to MOST networks; by default those of one data set and one training that the papers' figures compare."""
     place = {word: number for number, word in enumerate((*DATA, *MODELS))}
     order = sorted(known.values(), key=lambda one: (place.get(one.dataset, 99), place.get(one.model, 99)))
-    first = [one.key for one in order if one.dataset == order[0].dataset]
+    alike = [one for one in order if one.dataset == order[0].dataset]
+    [(usual, _)] = Counter(one.protocol for one in alike).most_common(1)
+    first = [one.key for one in alike if one.protocol == usual]
     return choose_several("Networks", "network", {one.key: str(one) for one in order}, first[:MOST], MOST)
 
 
@@ -133,9 +136,9 @@ def labels(chosen: Sequence[zoo.Trained]) -> list[str]:
     """The shortest name of each that is no other's."""
     found = []
     for one in chosen:
-        names = [(other.model, f"{other.model}, {other.dataset}", other.key) for other in chosen]
+        names = [(other.model, f"{other.model}, {other.dataset}", str(other), other.key) for other in chosen]
         mine = names[[*chosen].index(one)]
-        found.append(next(mine[level] for level in range(3) if sum(name[level] == mine[level] for name in names) == 1))
+        found.append(next(mine[level] for level in range(4) if sum(name[level] == mine[level] for name in names) == 1))
     return found
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 
 import pytest
 import streamlit
@@ -47,6 +48,18 @@ def animals(models, tmp_path):
     data = safetensors.torch.save(build("resnet14", 10).state_dict())
     files.write_atomic(layout.with_name(f"{experiment.key()}.safetensors"), data)
     files.write_json(layout.with_name(f"{experiment.key()}.json"), kept | {"sha256": files.sha256(data)})
+    return experiment.key()
+
+
+@pytest.fixture
+def longer(keys, tmp_path):
+    """The key of a second aw-resnet8, by another recipe and with another error."""
+    kept = json.loads((tmp_path / "share" / "models" / f"{keys['aw-resnet8']}.json").read_text())
+    experiment = Experiment(model="aw-resnet8", dataset="layouts", recipe=RECIPES["smoke-long"], seed=0)
+    kept["record"] |= {"key": experiment.key(), "spec": experiment.spec()}
+    folder = tmp_path / "share" / "models"
+    shutil.copy(folder / f"{keys['aw-resnet8']}.safetensors", folder / f"{experiment.key()}.safetensors")
+    files.write_json(folder / f"{experiment.key()}.json", kept | {"top1_error": 8.25})
     return experiment.key()
 
 
@@ -115,6 +128,16 @@ def test_the_class_is_the_true_one_or_any_by_name(page, keys):
     assert found["predicted"] == numbers(test).iloc[0]["predicted class"]
     test = page("gradcam", picture="pattern:stripes", **{"class": "true"})  # of no data set
     assert len(box(test, "Class").options) == 1 + len(classes) and len(notices(test)) == 1
+
+
+def test_by_default_all_were_trained_alike(page, keys, longer):
+    """Else a longer training would look like a better module."""
+    pytest.importorskip("pytorch_grad_cam")
+    asked = page("gradcam", picture=PICTURE).query_params["network"]
+    assert len(asked) > 1 and longer not in asked and keys["aw-resnet8"] in asked
+    test = page("gradcam", network=[keys["aw-resnet8"], longer], picture=PICTURE)
+    names = ["aw-resnet8, layouts, 50.00 % error", "aw-resnet8, layouts, 8.25 % error"]
+    assert not test.exception and list(numbers(test).index) == names
 
 
 def test_networks_of_different_data_sets_are_told_apart(page, keys, animals):

@@ -319,7 +319,7 @@ def test_cells_of_all_budgets_and_of_one(store, save):
     save("resnet20", {0: 60.0}, dataset="cifar10", recipe=longer)  # a run of no budget
     heads, lines = cells(CRA, compare(CRA, store))
     error = "top-1 error (%)"
-    other = "measured here, cifar10, 6 epochs, batch 128, one-cycle lr 0.4, momentum 0.9, weight decay 0.0005, bf16"
+    other = "measured here, cifar10, 6 epochs"
     sources = {source: cell for (title, source), cell in zip(heads, lines[4], strict=True) if title == error}
     assert sources == {
         "published": "24.20",
@@ -338,6 +338,15 @@ def test_cells_of_all_budgets_and_of_one(store, save):
     assert states == ["measured on twins", "measured on twins", "not measured", "not measured"]
     with pytest.raises(UnknownName, match=r"budget of cra-4 'cifar9'\. Did you mean 'cifar'"):
         compare(CRA, store, "cifar9")
+
+
+def test_two_protocols_of_one_length_have_headings_of_their_own(store, save):
+    for seed, precision in enumerate(("bf16", "float32")):
+        recipe = replace(RECIPES["cifar-short"], epochs=6, precision=precision)
+        save("resnet20", {seed: 60.0}, dataset="cifar10", recipe=recipe)
+    whole = "measured here, cifar10, 6 epochs, batch 128, one-cycle lr 0.4, momentum 0.9, weight decay 0.0005"
+    heads, _ = cells(CRA, compare(CRA, store))
+    assert {source for _, source in heads if "6 epochs" in source} == {f"{whole}, bf16", f"{whole}, float32"}
 
 
 def test_protocols_say_what_stands_behind_each_heading(store, save):

@@ -75,13 +75,19 @@ def _of_another(table: Table, row: Row, record: Record) -> bool:
 def _head(table: Table, entries: list[dict[str, Any]]) -> None:
     """Give each measured value the "column" it stands in.
 
-    The machine is named where there is more than one, and the network where one row has two by the same protocol.
+    Of a protocol that is no budget data set and length are named, and all of it where that is not enough; the machine
+    where there is more than one, and the network where one row has two by the same protocol.
     """
     machines: dict[str, set[str]] = defaultdict(set)
     trained = [m for entry in entries for m in entry["measured"] if m["dataset"]]
+    brief = {m["protocol"]: ", ".join(m["protocol"].split(", ")[:2]) for m in trained if not m["budget"]}
+    times = Counter(brief.values())
     for measured in trained:
         epochs = f"{table.epochs} epoch{'s' * (table.epochs != 1)}" if table.epochs else ""
-        where = [measured["budget"], table.data, epochs] if measured["budget"] else [measured["protocol"]]
+        where = [measured["budget"], table.data, epochs]
+        if not measured["budget"]:
+            whole = measured["protocol"]
+            where = [whole if times[brief[whole]] > 1 else brief[whole]]
         measured["column"] = ", ".join(filter(None, [f"measured {measured['origin']}", *where]))
         machines[measured["column"]].add(measured["hardware"])
     for measured in trained:
