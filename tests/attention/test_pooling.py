@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.attention import GlobalPool, GridPool
 from workbench.attention.base import _averaging
@@ -83,3 +84,24 @@ def test_a_grid_first_used_under_a_mode_or_a_transform_is_its_own():
     assert _averaging.cache_info().currsize == 1  # witness: an ordinary one is kept
     with FakeTensorMode() as mode:
         GridPool(3)(mode.from_tensor(x))  # and does not serve a mode, which refuses a real matrix
+
+
+class Devices(TorchDispatchMode):
+    """Where the results of all operations lie."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        found = op(*args, **(kwargs or {}))
+        self.seen |= {found.device.type} if isinstance(found, torch.Tensor) else set()
+        return found
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_grid_is_made_where_it_is_used(device):
+    """Under a compiler it is made in every step; on a GPU a copy from the CPU could not be recorded."""
+    with FakeTensorMode(), Devices() as devices:
+        GridPool(3)(torch.empty(1, 2, 7, 7, device=device))
+    assert devices.seen == {device}

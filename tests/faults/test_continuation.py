@@ -1,6 +1,6 @@
 """A run killed anywhere and continued is the run in one piece: same weights, history and record, bit for bit.
 
-The oracle is one uninterrupted run.  Every run here is a child process; a clock that ticks 30 s a look makes the engine
+The oracle is one uninterrupted run.  Every run here is a child process; a clock that ticks 10 s a look makes the engine
 save every third step or so, so that a continuation has steps to repeat.
 """
 
@@ -84,7 +84,7 @@ def train(tmp_path_factory, fake_cifar, forked):
         elif experiment is CIFAR:
             fake_cifar(tmp_path_factory.mktemp("checksums"), setattr)
         update.SCALE, update.PATIENCE = 2.0**24, 5
-        clock = itertools.count(step=30)
+        clock = itertools.count(step=10)
         every_run.time = SimpleNamespace(monotonic=lambda: next(clock))
         os.fsync = lambda handle: None  # a killed process loses nothing that was written
         moments(at)

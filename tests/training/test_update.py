@@ -1,11 +1,17 @@
 """Precision and accumulation: what PyTorch's own tools compute; and several runs in turns: each as if alone."""
 
+import contextlib
+import gc
 import random
 import signal
+import time
+import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from workbench.build import build
 from workbench.datasets import layouts
@@ -13,7 +19,10 @@ from workbench.datasets.memory import augmentation, order
 from workbench.errors import CannotWrite, Interrupted, OutOfMemory, OutOfRange
 from workbench.training import update
 from workbench.training.loop import Training
+from workbench.training.processes import Processes
 from workbench.training.recipe import Recipe
+from workbench.training.run import Run
+from workbench.training.state import random_state, set_random_state
 from workbench.training.together import together
 from workbench.training.update import Recorded
 
@@ -245,6 +254,89 @@ def test_out_of_memory_is_one_sentence_with_what_to_do(monkeypatch):
     assert not torch.equal(before, weights(training.plain))  # witness
 
 
+def test_out_of_memory_lets_the_run_go(monkeypatch):
+    """At once, not when Python next looks for cycles: the run that tries again needs the memory."""
+    training = training_of(Recipe(batch=16, epochs=1, lr=0.1))
+    alive = weakref.ref(training.plain)
+
+    def full(*given):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(type(training.plain.fc), "forward", full)
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(OutOfMemory):
+            training.step()
+        assert alive() is not None  # witness
+        del training
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_the_time_of_a_run_is_its_own():
+    """Not that of the others whose turn it was."""
+    training = training_of(Recipe(batch=16, epochs=2, lr=0.05))
+    waited, start = 0.0, time.monotonic()
+    for _ in training.turns():
+        time.sleep(0.1)
+        waited += 0.1
+    assert waited >= 0.8 and 0 < training.elapsed_s <= time.monotonic() - start - waited
+
+
+def test_every_process_draws_for_itself_and_continues_to_the_same():
+    def masks(rank, steps=2, start=0):
+        network = fresh("circularnet")
+        network.fc = nn.Sequential(nn.Dropout(), network.fc)
+        seen = []
+        network.fc[0].register_forward_hook(lambda layer, given, out: seen.append(out == 0))
+        processes = Processes("cpu")
+        processes.rank = rank
+        training = Training(network, SPLIT, SPLIT, Recipe(batch=16, epochs=2, lr=1e-12), 0, processes)
+        training.position = start
+        for _ in range(steps):
+            training.step()
+        return seen
+
+    first, second = masks(0), masks(1)
+    assert not torch.equal(first[0], second[0]) and not torch.equal(second[0], second[1])
+    assert torch.equal(masks(1)[0], second[0]) and torch.equal(masks(1, 1, 1)[0], second[1])
+
+
+def test_float32_is_float32_on_a_gpu_whatever_trains(monkeypatch):
+    """Detectors, too: else what ran before them in the process would decide."""
+
+    class Bare(Run):
+        open = advance = measure = close = lambda self, *given: None
+
+    cudnn, before = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU")
+    monkeypatch.setattr(cudnn, "allow_tf32", True)
+    try:
+        recipe = Recipe(batch=16, epochs=1, lr=0.1)
+        Bare(nn.Linear(1, 1), recipe, 0, SimpleNamespace(device=torch.device("cpu")), 64)
+        assert cudnn.allow_tf32  # witness
+        Bare(nn.Linear(1, 1), recipe, 0, SimpleNamespace(device=torch.device("cuda")), 64)
+        assert not cudnn.allow_tf32 and torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def test_a_run_on_the_cpu_asks_no_gpu(monkeypatch):
+    """One that is busy would refuse, and one that is not would lose memory to it."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: asked.append("available") or True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: asked.append("state") or torch.zeros(16))
+    tensors, scalars = random_state()
+    set_random_state(tensors | {"cuda": torch.zeros(16)}, scalars)
+    assert "cuda" not in tensors and "state" not in asked
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert "cuda" in random_state()[0] and asked == ["state"]  # witness
+
+
 def test_an_op_that_cannot_be_repeated_is_refused_by_name():
     """In deterministic mode, which the engine sets on a GPU."""
     training = training_of(Recipe(batch=16, epochs=1, lr=0.1))
@@ -275,6 +367,21 @@ def test_a_step_is_recorded_once_and_replayed(monkeypatch):
     for _ in range(6):
         recorded(lambda: log.append("call"))
     assert log == ["call"] * 3 + ["record"] + ["replay"] * 3
+
+
+@pytest.mark.parametrize(
+    ("version", "module", "replays"),
+    [
+        ("2.11.0", nn.Dropout2d(), False),
+        ("2.11.0", nn.AlphaDropout(), False),
+        ("2.11.0", nn.RReLU(), False),
+        ("2.11.0", nn.ReLU(), True),
+        ("2.15.0", nn.Dropout2d(), True),
+    ],
+)
+def test_what_draws_is_not_replayed_where_all_graphs_share_a_seed(monkeypatch, version, module, replays):
+    monkeypatch.setattr(torch, "__version__", version)
+    assert update._replays(nn.Sequential(module)) == replays
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ connection was plugged in), t transforms it to the attention T, fuse applies T t
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -218,14 +218,13 @@ def averaging(length: int, size: int, device: torch.device, dtype: torch.dtype) 
     return (_averaging if alone else _averaging.__wrapped__)(length, size, device, dtype)
 
 
-@lru_cache(maxsize=256)
+@cache  # for good: a recorded step reads the matrix where it lies
 def _averaging(length: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):  # kept beyond this forward, so it must also serve one that trains
-        matrix = torch.zeros(size, length, dtype=torch.float64, device="cpu")
-        for i in range(size):
-            start, stop = i * length // size, -(-(i + 1) * length // size)
-            matrix[i, start:stop] = 1 / (stop - start)
-        return matrix.to(device=device, dtype=dtype)
+        bins, places = torch.arange(size, device=device)[:, None], torch.arange(length, device=device)
+        start, stop = bins * length // size, -(-(bins + 1) * length // size)
+        inside = (start <= places) & (places < stop)
+        return (inside.double() / (stop - start)).to(dtype)
 
 
 def attentions(network: nn.Module) -> Iterator[Attention]:

@@ -11,7 +11,6 @@ from workbench.compiled import compiled as through_compiler
 from workbench.datasets.memory import Split
 from workbench.errors import Diverged
 from workbench.training.checkpoint import Tensors
-from workbench.training.environment import deterministic
 from workbench.training.evaluate import evaluate, evaluation_batch
 from workbench.training.processes import Processes
 from workbench.training.recipe import Recipe
@@ -49,8 +48,6 @@ class Training(Run):
         check_batch(recipe, len(train), share[1])
         if recipe.batch == recipe.accumulate:
             check_single(network, train, recipe)
-        if processes.device.type == "cuda":
-            deterministic()
         super().__init__(network, recipe, seed, processes, len(train))
         self.compiled = compiled
         with torch.cuda.stream(self._stream):

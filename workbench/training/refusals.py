@@ -64,4 +64,7 @@ def one_sentence(recipe: Recipe) -> Iterator[None]:
         else:
             raise
         error.__traceback__ = None  # its frames hold the tensors that did not fit
-    raise failure
+    try:
+        raise failure
+    finally:
+        del failure  # this frame, which its traceback holds, would hold it in turn, and with it the run

@@ -7,12 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from workbench.errors import Corrupt, Diverged, Interrupted
 from workbench.training.checkpoint import Checkpoints, Tensors
-from workbench.training.environment import device_name
+from workbench.training.environment import deterministic, device_name
 from workbench.training.processes import Processes
 from workbench.training.recipe import Recipe
 from workbench.training.refusals import one_sentence
@@ -36,6 +37,8 @@ class Run(ABC):
 
     def __init__(self, network: nn.Module, recipe: Recipe, seed: int, processes: Processes, pictures: int):
         self.processes, self.device = processes, processes.device
+        if self.device.type == "cuda":
+            deterministic()
         self.recipe, self.seed, self.plain, self.compiled = recipe, seed, network, False
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.steps_per_epoch = pictures // recipe.batch  # the incomplete last batch is dropped
@@ -85,6 +88,8 @@ class Run(ABC):
                 self.update.cursor.fill_(number)
                 self._epoch = epoch
             self.advance()
+            if self.processes.rank:
+                torch.manual_seed(self._own_seed())
             self.update(self.recipe.lr_at(self.position, self.steps_per_epoch))
         self.position += 1
         if not self._stream:
@@ -145,7 +150,9 @@ class Run(ABC):
                 while not self.done:
                     closed = self.position == self.epoch_end
                     if self._stream and (closed or self.position % LOOK == 0):
+                        left = time.monotonic()
                         yield
+                        now += time.monotonic() - left  # that was the others' time
                         self.look()
                     (self.close_epoch if closed else self.step)()
                     before, now = now, time.monotonic()
@@ -160,7 +167,9 @@ class Run(ABC):
                         then = "saved. Run it again to continue." if checkpoints else "there is no checkpoint of it."
                         raise Interrupted(f"{name} after step {self.position}; {then}", number)
                     if not self._stream:
+                        left = time.monotonic()
                         yield
+                        now += time.monotonic() - left
             except GeneratorExit:
                 save()
                 raise
@@ -223,6 +232,11 @@ class Run(ABC):
             "optimizer": {name: slots[weight]["momentum_buffer"] for name, weight in named if weight in slots},
             "progress": {"progress": update.progress, "scale": update.scale},
         }
+
+    def _own_seed(self) -> int:
+        """Of this step in this process; with one seed for all, every process would drop the same activations."""
+        sequence = np.random.SeedSequence((self.seed, self.processes.rank, self.position))
+        return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
     def _machine(self) -> str:
         return f"{device_name(self.device)}, torch {torch.__version__}"

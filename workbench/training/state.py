@@ -14,7 +14,7 @@ from torch import Tensor
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The states of torch's generators, and of Python's and numpy's as JSON values."""
     tensors = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # not for a run on the CPU: to ask is to take memory there
         tensors["cuda"] = torch.cuda.get_rng_state()
     legacy: Any = np.random.get_state(legacy=True)
     return tensors, {"python": random.getstate(), "numpy": [legacy[1].tolist(), *legacy[2:]]}
@@ -23,7 +23,7 @@ def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
 def set_random_state(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
     """Put back what `random_state` returned; raises KeyError, TypeError or ValueError when something is missing."""
     torch.set_rng_state(tensors["torch"])
-    if torch.cuda.is_available() and "cuda" in tensors:
+    if torch.cuda.is_initialized() and "cuda" in tensors:
         torch.cuda.set_rng_state(tensors["cuda"])
     version, keys, gauss = scalars["python"]
     random.setstate((version, tuple(keys), gauss))

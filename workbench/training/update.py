@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from workbench.datasets.memory import Batches
 from workbench.errors import OutOfRange
@@ -181,7 +182,8 @@ def sgd(parameters: list[nn.Parameter], recipe: Recipe, device: torch.device) ->
 
 def _replays(network: nn.Module) -> bool:
     """Before torch 2.15 all graphs of a process draw from one seed in memory: replays of two runs mix their dropout."""
-    return torch.__version__ >= "2.15" or not any(isinstance(module, nn.Dropout) for module in network.modules())
+    drawing = (_DropoutNd, nn.RReLU)
+    return torch.__version__ >= "2.15" or not any(isinstance(module, drawing) for module in network.modules())
 
 
 class Recorded:
