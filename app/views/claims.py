@@ -60,6 +60,8 @@ def show(lines: list[tuple[Claim, Verdict]]) -> None:
     counts = Counter(found.verdict for _, found in lines)
     for column, verdict in zip(st.columns(len(VERDICTS)), VERDICTS, strict=True):
         column.metric(verdict.capitalize(), counts[verdict])
+    if counts[PENDING]:
+        st.caption(f"{counts[PENDING]} more are still being counted.")
     if not lines:
         st.info("No claim is left. Choose all papers or all verdicts.")
     for claim, found in lines:
