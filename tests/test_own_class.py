@@ -225,6 +225,27 @@ def test_the_key_knows_the_files_of_its_bases(module):
         assert key(one) != first[str(one)]
 
 
+@pytest.mark.parametrize(("place", "line"), [("beside", "from {0} import SCALE"), ("below", "import {0}.deeper")])
+def test_the_key_knows_the_files_that_it_imports(module, tmp_path, place, line):
+    """A helper beside it or in a package below, through another one, whose first file may be empty."""
+    name = f"my_helper_{next(NUMBERS)}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("from .deeper import SCALE\n" if place == "beside" else "")
+    (tmp_path / name / "values.py").write_text("SCALE = 1.0\n")
+    (tmp_path / name / "deeper.py").write_text(f"import json\nimport numpy\nfrom {name}.values import SCALE\n")
+    eca = module(f"{line.format(name)}\n{ECA}")
+
+    def after(text, file="values"):
+        (tmp_path / name / f"{file}.py").write_text(text)
+        for one in [one for one in sys.modules if one.split(".")[0] == name]:
+            del sys.modules[one]
+        return key(eca.write(eca.path.read_text()))
+
+    first = key(eca)
+    assert after("SCALE = 8.0\n") != first == after("SCALE = 1.0\n")
+    assert after("SCALE = 3.0\n", "unused") == first  # witness: what is not imported
+
+
 def test_a_run_trains_it(module, tmp_path, tiny_layouts):
     eca = module()
     store = Store(tmp_path / "runs", published=tmp_path / "published")

@@ -4,6 +4,7 @@ The signature of a class is the schema of its options: `se[reduction=8]` is `SE(
 own is a name too: `my_module:MyAttention-resnet20`, imported like any module; its source is part of the run key.
 """
 
+import ast
 import hashlib
 import importlib
 import inspect
@@ -12,6 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import cache, partial
+from importlib.util import resolve_name
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, get_origin, get_type_hints
 
 import torch
@@ -177,16 +181,48 @@ def _own(word: str) -> type[nn.Module]:
 
 @cache
 def _source(kind: Any) -> str:
-    """A short hash of the files that a user's class and its own bases stand in, as they were when it was first used."""
+    """A short hash of the files of a user's class, as they were when it was first used.
+
+    Those that it and its own bases stand in, and those beside them that they import, and so on.
+    """
     modules = dict.fromkeys(one.__module__ for one in kind.__mro__)
-    own = [name for name in modules if name.split(".")[0] not in ("builtins", "torch", "workbench")]
+    own = [*filter(_foreign, modules)]
     try:
-        text = "".join(inspect.getsource(sys.modules[name]) for name in own)
+        for name in own:  # which grows
+            own += sorted(_imported(sys.modules[name]) - {*own})
+        text = "".join(_source_text(sys.modules[name]) for name in own)
     except (OSError, TypeError) as error:
         raise OutOfRange(
             f"The source of {kind.__name__!r} in {kind.__module__!r} cannot be read; put the class into a file."
         ) from error
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _imported(module: ModuleType) -> set[str]:
+    """The modules in the folder of this one or of its package, or below, that it imports; nothing installed."""
+    names = set()
+    for node in ast.walk(ast.parse(_source_text(module))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), module.__package__ or None)
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    found = {name: getattr(sys.modules.get(name), "__file__", None) for name in names if _foreign(name)}
+    files = {name: Path(file).resolve() for name, file in found.items() if file}
+    depth = len(module.__package__.split(".")) if module.__package__ else 0
+    folder = Path(module.__file__ or "").resolve().parents[depth]
+    return {name for name, file in files.items() if file.is_relative_to(folder) and "site-packages" not in file.parts}
+
+
+def _source_text(module: ModuleType) -> str:
+    """Its source; of an empty file, which inspect takes for none, too."""
+    file = module.__file__
+    return "" if file and not Path(file).stat().st_size else inspect.getsource(module)
+
+
+def _foreign(name: str) -> bool:
+    """Is this module neither torch's nor ours?"""
+    return name.split(".")[0] not in ("builtins", "torch", "workbench")
 
 
 def _schema(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:

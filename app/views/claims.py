@@ -60,8 +60,6 @@ def show(lines: list[tuple[Claim, Verdict]]) -> None:
     counts = Counter(found.verdict for _, found in lines)
     for column, verdict in zip(st.columns(len(VERDICTS)), VERDICTS, strict=True):
         column.metric(verdict.capitalize(), counts[verdict])
-    if counts[PENDING]:
-        st.caption(f"{counts[PENDING]} more are still being counted.")
     if not lines:
         st.info("No claim is left. Choose all papers or all verdicts.")
     for claim, found in lines:
@@ -116,12 +114,15 @@ with said():
         verdict = choose("Verdict", "verdict", {ALL: "all", **{one: one for one in VERDICTS}}, ALL)
     quick = tuple(claim.id for claim in asked if claim.kind not in BUILT)
     slow = [claim.id for claim in asked if claim.kind in BUILT and paper in (ALL, claim.paper)]
-    found, place = measured(quick, store().state()), st.empty()
+    found, note, place = measured(quick, store().state()), st.empty(), st.empty()
+    if slow:
+        note.caption(f"{len(slow)} claims are being counted, and are in none of these sums yet.")
     with place.container():
         show(chosen(asked, found, paper, verdict))
     with st.spinner("Building and counting networks; the first time takes half a minute"):
         found = found | {name: built(name) for name in slow}
     lines = chosen(asked, found, paper, verdict)
+    note.empty()
     with place.container():
         show(lines)
     downloads("claims", frame=frame(lines))
