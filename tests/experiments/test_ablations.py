@@ -168,7 +168,9 @@ def test_the_sentence_says_what_follows(measured):
     assert lines[1].startswith("<5,5>: -1.67 points (n = 3, 95 % interval -19.98 to +16.64, p = 0.73, Holm 0.73)")
     assert lines[1].endswith(": within the seed noise.")
     assert lines[2].endswith(": larger than the seed noise.") and "Holm 0.0018" in lines[2]
-    assert lines[3].startswith("In all: 1 of 2 tested variants differ from 'w/o' (paired t")
+    assert lines[3].startswith(
+        "In all: 1 of 2 tested variants differ from 'w/o' (points of top-1 error, plus is worse; paired t"
+    )
     assert lines[4:] == [f"Diverged, in no mean: cra3-circularnet, seed {seed}." for seed in (1, 2)]
 
 

@@ -277,6 +277,19 @@ def test_the_verdict_follows_from_the_interval(store, save):
     assert "Nothing is measured" not in text
 
 
+def test_a_difference_is_judged_among_all_of_its_table(store, save):
+    """Holm's correction, as in an ablation: with many rows one small p is to be expected."""
+    save("circularnet", {0: 90.0, 1: 90.0, 2: 90.0})
+    save("cra7-circularnet", {0: 88.0, 1: 89.0, 2: 88.4})
+    alone = "\n".join(reading(CRA, compare(CRA, store)))
+    assert "<7,7>: -1.53 points (n = 3, 95 % interval +- 1.25): larger than the seed noise." in alone  # witness
+    save("cra5-circularnet", {0: 91.0, 1: 90.0, 2: 89.5})
+    save("cra3-circularnet", {0: 89.0, 1: 89.0, 2: 89.0})
+    among = "\n".join(reading(CRA, compare(CRA, store)))
+    assert "+- 1.25): larger than the seed noise by itself, but not among so many rows." in among
+    assert "<3,3>: -1.00 points (n = 3, 95 % interval +- 0.00): every seed gives the same difference" in among
+
+
 def test_a_reading_of_nothing_says_so(store):
     lines = reading(CRA, compare(CRA, store))
     assert lines[0] == "5 of 5 counted cells agree to the printed digit."

@@ -70,6 +70,18 @@ def budget(table, dataset, recipe):
     return table._replace(budgets={"smoke": changed})
 
 
+def test_a_classifier_is_not_estimated_from_detectors(store, save):
+    """A step of a detector is as many multiply-adds in another time."""
+    save("retinanet[anchor=2,finest=4,image_size=64,width=32]-resnet8", {0: 60.0}, dataset="shapes")
+    size, shapes, recipe = Data(100, 100, 10, 64), COUNTS["shapes"], RECIPES["smoke"]
+    work = [count("resnet18", 10, 64).macs, count("retinanet[anchor=2,finest=4,image_size=64,width=32]-resnet8").macs]
+    assert 1 / throughput.REACH < work[0] / work[1] < throughput.REACH
+    found = throughput.Throughput(store, Setting(HERE, 0, 1, 1))
+    assert found._scaled("resnet18", size, recipe) is None
+    near = "retinanet[anchor=2,finest=4,image_size=64,width=16]-resnet8"
+    assert found._scaled(near, shapes, recipe).how == "estimated from 1 other run"  # witness
+
+
 def test_hours_of_a_measured_model_are_its_seconds_an_epoch(store, save):
     save("cra7-circularnet", {0: 3.0, 1: 4.0}, seconds=30.0)  # 30 and 31 s for 3 epochs
     found = line(plan(CRA, "smoke", store, 4, CPU), "<7,7>")

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+POINTS = "points of top-1 error, plus is worse"
 TEST = "paired t over common seeds, two-sided, Holm"
 METRIC = "top1_error"
-LEVEL = 0.05
 
 
 def cra_pool_size(
@@ -160,9 +160,11 @@ class Ablation:
         table = self.summary()
         lines = [f"{variant}: {_verdict(line)}" for variant, line in table.iterrows() if variant != self.baseline]
         if self.baseline:
-            beyond = int((table["p_holm"] < LEVEL).sum())
+            beyond = int((table["p_holm"] < paired.LEVEL).sum())
             tested = int(table["p"].notna().sum())
-            lines.append(f"In all: {beyond} of {tested} tested variants differ from {self.baseline!r} ({TEST}).")
+            lines.append(
+                f"In all: {beyond} of {tested} tested variants differ from {self.baseline!r} ({POINTS}; {TEST})."
+            )
         lost = [record for records in self.runs.values() for record in records if record.status != "done"]
         lines += [f"Diverged, in no mean: {r.spec['model']['name']}, seed {r.spec['seed']}." for r in lost]
         machines = {hardware(record) for records in self.runs.values() for record in records}
@@ -240,10 +242,7 @@ def _verdict(line: Any) -> str:
     if line["pairs"] == 1:
         return f"{start}); one seed says nothing about the noise."
     if math.isnan(line["p"]):
-        return f"{start}); every seed gives the same difference, so the noise is not measured."
+        return f"{start}); {paired.verdict(None, None, 'variants')}."
     ends = f"95 % interval {line['difference_low']:+.2f} to {line['difference_high']:+.2f}"
     tested = f"{start}, {ends}, p = {line['p']:.2g}, Holm {line['p_holm']:.2g})"
-    if line["p_holm"] < LEVEL:
-        return f"{tested}: larger than the seed noise."
-    alone = " by itself, but not among so many variants" if line["p"] < LEVEL else ""
-    return f"{tested}: {'larger than' if alone else 'within'} the seed noise{alone}."
+    return f"{tested}: {paired.verdict(line['p'], line['p_holm'], 'variants')}."

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from workbench.errors import OutOfRange
 
 TINY, STEPS, MANY = 1e-300, 4000, 10_000_000
+LEVEL = 0.05  # of a test
 
 
 class Interval(NamedTuple):
@@ -44,6 +45,17 @@ def paired_t(deltas: Sequence[float]) -> float | None:
     spread = statistics.stdev(deltas) if len(deltas) > 1 else 0
     t = statistics.fmean(deltas) / spread * math.sqrt(len(deltas)) if spread else None
     return None if t is None else p_value(t, len(deltas) - 1)
+
+
+def verdict(p: float | None, adjusted: float | None, among: str) -> str:
+    """What a test says in words; adjusted: p after a correction for all that it stands among."""
+    if p is None or adjusted is None:
+        return "every seed gives the same difference, so the noise is not measured"
+    if adjusted < LEVEL:
+        return "larger than the seed noise"
+    return (
+        f"larger than the seed noise by itself, but not among so many {among}" if p < LEVEL else "within the seed noise"
+    )
 
 
 @cache

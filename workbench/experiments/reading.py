@@ -3,7 +3,7 @@
 from typing import Any
 
 from workbench.experiments.metrics import METRICS
-from workbench.experiments.paired import paired
+from workbench.experiments.paired import holm, paired, paired_t, verdict
 from workbench.experiments.table import Table
 from workbench.names import parse
 
@@ -31,27 +31,28 @@ def _sentence(delta: dict[str, Any]) -> str:
     printed = "" if delta["printed"] is None else f" Printed: {delta['printed']:+.2f}."
     if delta["half_width"] is None:
         return f"{start}); one seed says nothing about the noise.{printed}"
-    beyond = abs(delta["mean"]) > delta["half_width"]
-    verdict = "larger than the seed noise" if beyond else "within the seed noise"
-    return f"{start}, 95 % interval +- {delta['half_width']:.2f}): {verdict}.{printed}"
+    found = verdict(delta["p"], delta["holm"], "rows")
+    return f"{start}, 95 % interval +- {delta['half_width']:.2f}): {found}.{printed}"
 
 
 def differences(table: Table, entries: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
     """Every row against its base, paired over common seeds, within one origin, backbone, protocol and machine.
 
-    [{"row", "base", "where", "printed", "mean", "half_width", "n"}]: mean difference in points and the half width of
-    its 95 % interval (Student's t on the paired differences; None for one seed); where: what is common; printed: the
-    difference of the published numbers, which have a protocol of their own, or None.
+    [{"row", "base", "where", "printed", "mean", "half_width", "n", "p", "holm"}]: mean difference in points, the half
+    width of its 95 % interval (Student's t on the paired differences; None for one seed), p of the test, and p by
+    Holm's correction over all rows of that `where`, which is what is common; printed: the difference of the published
+    numbers, which have a protocol of their own, or None.
     """
     points = 100 if METRICS[metric].unit == "fraction" else 1
     rows = {entry["row"]: entry for entry in entries}
-    return [
+    deltas: list[dict[str, Any]] = [
         {
             "row": entry["row"],
             "base": base["row"],
             "where": _where(mine),
             "printed": _printed(entry, base, metric, points),
-            **paired([points * (mine["values"][s] - theirs["values"][s]) for s in seeds]),
+            **paired(found := [points * (mine["values"][s] - theirs["values"][s]) for s in seeds]),
+            "p": paired_t(found),
         }
         for entry in entries
         if (base := rows[entry["base"]])
@@ -60,6 +61,12 @@ def differences(table: Table, entries: list[dict[str, Any]], metric: str) -> lis
         if entry is not base and mine["metric"] == theirs["metric"] == metric and _where(mine) == _where(theirs)
         if (seeds := sorted(set(mine["values"]) & set(theirs["values"])))
     ]
+    for where in {delta["where"] for delta in deltas}:
+        alike = [delta for delta in deltas if delta["where"] == where]
+        adjusted = iter(holm([delta["p"] for delta in alike if delta["p"] is not None]))
+        for delta in alike:
+            delta["holm"] = None if delta["p"] is None else next(adjusted)
+    return deltas
 
 
 def _printed(entry: dict[str, Any], base: dict[str, Any], metric: str, points: int) -> float | None:

@@ -142,11 +142,12 @@ class Throughput:
         return Rate(seconds / done, f"measured in {len(chosen)} run{'s' * (len(chosen) > 1)}{other}")
 
     def _scaled(self, model: str, size: Data, recipe: Recipe) -> Rate | None:
-        """The mean rate of the measured models of the nearest work a picture, if that is not far away."""
+        """The mean rate of the measured models of its kind of the nearest work a picture, if that is not far away."""
         mine, found = work(model, size, 1) / (3 * size.train + size.test), []
         for (name, dataset, precision), records in self.measured.items():
             known = COUNTS.get(dataset)
-            if known and precision == recipe.precision:
+            alike = bool(parse(name).detector) == bool(parse(model).detector)
+            if known and alike and precision == recipe.precision:
                 try:
                     theirs = work(name, known, 1) / (3 * known.train + known.test)
                 except WorkbenchError:  # a class of the user's own that is not at hand
