@@ -243,3 +243,34 @@ def test_a_signal_to_the_whole_group_has_every_run_saved(tmp_path, number, code)
     assert not journal.read_text()  # no epoch was closed: what is saved, the signal has had saved
     [saved] = journal.parent.glob("ckpt/step-*")
     assert (journal.parent / "ckpt" / "latest").read_text() == saved.name
+
+
+SCRIPT = """
+import sys
+from workbench.errors import WorkbenchError
+from workbench.experiments.ablations import ablate
+from workbench.experiments.grid import Resources
+from workbench.experiments.store import Store
+from workbench.training.recipe import Recipe
+
+def main():
+    recipe = Recipe(batch=512, epochs=1, lr=0.1, schedule="constant")
+    try:
+        ablate({"a": "circularnet"}, {}, "layouts", recipe, 1, Store(sys.argv[1]), Resources(device="cpu", jobs=1))
+    except WorkbenchError as error:
+        sys.exit(f"told: {error}")
+
+"""
+
+
+@pytest.mark.parametrize(("call", "right"), [("main()", False), ('if __name__ == "__main__":\n    main()', True)])
+def test_a_script_that_trains_when_it_is_imported_is_told_what_to_do(tmp_path, call, right):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT + call)
+    command = [sys.executable, str(script), str(tmp_path / "runs")]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode == 0) == right
+    told = [line for line in done.stderr.splitlines() if line.startswith("told: ")]
+    assert right or ("could not begin" in told[-1] and 'if __name__ == "__main__":' in told[-1])

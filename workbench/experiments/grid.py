@@ -142,6 +142,11 @@ def _processes(waiting: list[Experiment], store: Store, resources: Resources) ->
                 answer = running.pop(ended)
                 with contextlib.suppress(EOFError):  # it ended without a word
                     raise answer.recv()
+                if ended.exitcode and ended.exitcode > 0:  # Python itself gave up, before our part began
+                    raise WorkbenchError(
+                        f"The process of {ended.name} could not begin; its error stands above. In a script, put the "
+                        'call that trains under `if __name__ == "__main__":`, as processes read the script again.'
+                    )
                 if ended.exitcode:
                     raise WorkbenchError(f"The process of {ended.name} was killed; start again to continue the run.")
     finally:
