@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -231,7 +232,9 @@ def test_a_signal_to_the_whole_group_has_every_run_saved(tmp_path, number, code)
     words += ["--seeds", "1", "--device", "cpu", "--runs", str(tmp_path / "runs")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "workbench", *words]
-    with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE) as parent:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's `pytest &` would have it ignored
+    settings = {"env": environment, "start_new_session": True, "preexec_fn": heard}
+    with subprocess.Popen(command, **settings, stderr=subprocess.PIPE) as parent:
         end = time.monotonic() + 120
         while not (journals := [*tmp_path.glob("runs/*/log.jsonl")]) and time.monotonic() < end:
             time.sleep(0.05)
